@@ -1,0 +1,98 @@
+"""Time the project's commands in a fresh clone of the last commit, beside their budgets.
+
+Writes figures/bench.json. The full profile's time is not measured here: the notebook records it in
+figures/results.json. Python's standard library only.
+"""
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUDGETS = {"install": 300, "quick": 120, "full": 600}  # seconds, on two cores
+PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
+
+
+def clean_environment():
+    """Return this environment without what an outer make or .venv put there; pip caches nothing."""
+    drop = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "VIRTUAL_ENV", "PROFILE", "FRESH"}
+    env = {name: value for name, value in os.environ.items() if name not in drop}
+    return env | {"PIP_NO_CACHE_DIR": "1"}
+
+
+def seconds(command, folder):
+    """Return how long a command takes; if it fails, so does the measurement."""
+    print(f"$ {' '.join(command)}", flush=True)
+    started = time.monotonic()
+    subprocess.run(command, cwd=folder, env=clean_environment(), check=True)
+    return round(time.monotonic() - started, 1)
+
+
+def output(*command):
+    """Return what a command prints."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def versions(python):
+    """Return the versions of Python and of the packages that matter for speed."""
+    listed = json.loads(output(python, "-m", "pip", "list", "--format", "json"))
+    found = {p["name"]: p["version"] for p in listed if p["name"] in PACKAGES}
+    return {
+        "python": output(python, "-c", "import platform; print(platform.python_version())")
+    } | found
+
+
+def measure():
+    """Clone, install, run; return the record."""
+    if output("git", "-C", str(ROOT), "status", "--porcelain"):
+        print("Note: the clone holds the last commit, not the changes in this folder.", flush=True)
+    with tempfile.TemporaryDirectory(prefix="coloredmnist-bench-") as temporary:
+        clone = Path(temporary) / "coloredmnist"
+        output("git", "clone", "--quiet", str(ROOT), str(clone))
+        make = ["make", f"PYTHON={sys.executable}"]
+        install = seconds([*make, "install"], clone)
+        quick = seconds([*make, "run", "PROFILE=quick"], clone)
+        return {
+            "date": datetime.date.today().isoformat(),
+            "commit": output("git", "-C", str(clone), "rev-parse", "HEAD"),
+            "cpu_count": os.cpu_count(),
+            "versions": versions(clone / ".venv" / "bin" / "python"),
+            "install_seconds": install,
+            "quick_seconds": quick,
+            "full_seconds": full_seconds(clone),
+            "budgets": BUDGETS,
+        }
+
+
+def full_seconds(folder):
+    """Return how long the committed full run took, if there is one."""
+    results = folder / "figures" / "results.json"
+    if not results.is_file():
+        return None
+    results = json.loads(results.read_text(encoding="utf-8"))
+    return results["run_seconds"] if results["profile"] == "full" else None
+
+
+def main():
+    """Measure, write, show."""
+    record = measure()
+    path = ROOT / "figures" / "bench.json"
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_name("bench.json.tmp")
+    beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+    print(f"\n{'':8} {'seconds':>8} {'budget':>8}")
+    for name, budget in BUDGETS.items():
+        taken = record[f"{name}_seconds"]
+        verdict = "not measured" if taken is None else "ok" if taken <= budget else "OVER BUDGET"
+        print(f"{name:8} {'-' if taken is None else f'{taken:.0f}':>8} {budget:>8}  {verdict}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""Write the measured numbers into README.md, from figures/results.json and figures/bench.json.
+
+Everything between `<!-- results:NAME -->` and `<!-- /results -->` is made here; see BLOCKS.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+BLOCK = re.compile(
+    r"(<!-- results:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /results -->)", re.DOTALL
+)
+
+
+def table(header, rows):
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def accuracy(value):
+    """Return `mean ± sd (n)`; a single measurement has no spread."""
+    spread = f" ± {value['sd']:.4f}" if value["n"] > 1 else ""
+    return f"{value['mean']:.4f}{spread} ({value['n']})"
+
+
+def seconds(value):
+    """Return a time for a reader."""
+    return "not measured yet" if value is None else f"{value:.0f} s"
+
+
+def steps(results, bench):
+    """The accuracy of every step, in the notebook's order."""
+    if not results:
+        return "No results yet: `make run` writes them."
+    rows = [[s["title"], s["test_set"], accuracy(s["accuracy"])] for s in results["steps"]]
+    ceiling = results["ceiling"]["test"]
+    return (
+        table(["step", "test set", "accuracy: mean ± sd (runs)"], rows)
+        + f"\n\nProfile: {results['profile']}. The label noise allows {ceiling:.4f} on the test"
+        " environment; a coin gets one half."
+    )
+
+
+def times(results, bench):
+    """What takes how long, beside what it may take."""
+    bench = bench or {}
+    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 600})
+    full = bench.get("full_seconds", results["run_seconds"] if results else None)
+    rows = [
+        ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
+        [
+            "`make run PROFILE=quick`",
+            seconds(bench.get("quick_seconds")),
+            seconds(budgets["quick"]),
+        ],
+        ["`make run`", seconds(full), seconds(budgets["full"])],
+    ]
+    text = table(["command", "measured", "budget"], rows)
+    if bench:
+        text += f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores."
+    return text
+
+
+BLOCKS = {"steps": steps, "times": times}
+
+
+def load(path):
+    """Return a JSON file's content, or None if it does not exist."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def fill(text, results, bench):
+    """Return the README with every block made anew."""
+    starts, ends = text.count("<!-- results:"), text.count("<!-- /results -->")
+    if not starts == ends == len(BLOCK.findall(text)):
+        raise ValueError("README.md: a results block is not closed, or closed twice")
+
+    def block(match):
+        name = match["name"]
+        if name not in BLOCKS:
+            raise ValueError(f"README.md: no results block is called {name!r}, only {list(BLOCKS)}")
+        return f"{match[1]}\n{BLOCKS[name](results, bench)}\n\n{match[4]}"
+
+    return BLOCK.sub(block, text)
+
+
+def main():
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
+    root = parser.parse_args().root
+    readme = root / "README.md"
+    old = readme.read_text(encoding="utf-8")
+    try:
+        new = fill(old, *(load(root / "figures" / f"{n}.json") for n in ("results", "bench")))
+    except (ValueError, KeyError) as error:
+        sys.exit(f"README.md is as it was. {error!r}")
+    if new == old:
+        print("README.md holds the current results already.")
+        return
+    beside = readme.with_name("README.md.tmp")
+    beside.write_text(new, encoding="utf-8")
+    os.replace(beside, readme)
+    print("README.md now holds the current results.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The notebook as a module, MNIST read without the notebook, and throw-away data folders."""
+
+import gzip
+import json
+import linecache
+import os
+import random
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "coloredmnist.ipynb"
+MNIST = ROOT / "data" / "mnist"
+MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
+ENVIRONMENTS = ("train1", "train2", "test")
+
+
+def load_notebook(path, tags=("parameters", "definitions")):
+    """Execute the cells of a notebook that carry one of the tags, as one fresh module."""
+    path = Path(path)
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    module = types.ModuleType(f"notebook_{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up here
+    for index, cell in enumerate(cells):
+        if cell["cell_type"] != "code" or not set(tags) & set(cell["metadata"].get("tags", ())):
+            continue
+        source, name = "".join(cell["source"]), f"<{path.name} cell {index}>"
+        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
+        exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
+    return module
+
+
+def rng_states():
+    """The states of the three global generators."""
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), torch.get_rng_state().tolist(), name, keys.tolist(), rest
+
+
+@pytest.fixture(scope="session")
+def nb():
+    """The definitions of coloredmnist.ipynb."""
+    return load_notebook(NOTEBOOK)
+
+
+def idx(name):
+    """The payload of a gzipped idx file, read by hand: magic, sizes, bytes."""
+    raw = gzip.decompress((MNIST / name).read_bytes())
+    sizes = np.frombuffer(raw, ">i4", raw[3], 4)
+    return torch.from_numpy(
+        np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes).copy()
+    )
+
+
+@pytest.fixture(scope="session")
+def mnist():
+    """MNIST's training images and digits, read without the notebook."""
+    return idx(MNIST_FILES[0]), idx(MNIST_FILES[1]).long()
+
+
+def link_mnist(root):
+    """Make root/mnist, a real folder of links, so that nothing writes to the repository's."""
+    (root / "mnist").mkdir(parents=True)
+    for name in MNIST_FILES:
+        (root / "mnist" / name).symlink_to(MNIST / name)
+    return root
+
+
+@pytest.fixture
+def empty_root(tmp_path):
+    """A data folder that holds MNIST and nothing else."""
+    yield link_mnist(tmp_path / "data")
+    shutil.rmtree(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def shared_root(nb, tmp_path_factory):
+    """A data folder with the three environments of seed 0. For reading only."""
+    root = link_mnist(tmp_path_factory.mktemp("shared") / "data")
+    nb.prepare_environments(root, seed=0)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def full_root(shared_root, tmp_path):
+    """A data folder with the three environments, of which test.pt is a copy to be damaged."""
+    root = link_mnist(tmp_path / "data")
+    (root / "ColoredMNIST").mkdir()
+    for env, put in zip(ENVIRONMENTS, (os.link, os.link, shutil.copy), strict=True):
+        put(*(folder / "ColoredMNIST" / f"{env}.pt" for folder in (shared_root, root)))
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def environments(nb, mnist):
+    """The three environments of seed 0."""
+    return nb.make_environments(*mnist, 0)

@@ -1,0 +1,360 @@
+"""The commands do what `make help` says, and leave things whole when something goes wrong."""
+
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import install
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+# Without what an outer `make test` passes on to every make below it.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "PROFILE", "FRESH", "CXX"}
+}
+
+
+def call(*command, **environment):
+    """Run a command to its end."""
+    return subprocess.run(
+        [str(part) for part in command],
+        env=ENVIRONMENT | {name: str(value) for name, value in environment.items()},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+# make
+
+
+def test_help_is_the_default_and_lists_every_target():
+    """Nobody has to read the Makefile."""
+    shown = call("make", "-C", ROOT, "--no-print-directory")
+    assert shown.returncode == 0
+    listed = set(re.findall(r"^make ([a-z]+) +\S", shown.stdout, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
+    assert targets == {*"help install run test lint lab readme bench clean".split()}
+    assert targets <= listed
+    phony = re.search(r"^\.PHONY:(.*)$", MAKEFILE, re.MULTILINE)[1]
+    assert set(phony.split()) == targets  # data/, tests/ and others could shadow a target
+
+
+def test_ci_runs_make_test():
+    """.ci/run can be executed and calls exactly `make test`."""
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().rstrip().endswith("\nexec make test")
+
+
+def test_all_requirements_are_pinned():
+    """Every line names one exact version."""
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line.partition("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
+        for line in filter(None, lines):
+            assert re.fullmatch(r"[A-Za-z0-9_.-]+==[\w.]+|-r requirements\.txt", line), line
+
+
+def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
+    """The stamp counts only for the requirements it was made for."""
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        (tmp_path / name).write_text("one==1\n")
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
+    assert not install.is_installed("memtorch-cpu==1.1.6")
+    install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6") + "\n")
+    assert install.is_installed("memtorch-cpu==1.1.6")
+    assert not install.is_installed("memtorch-cpu==1.1.7")
+    (tmp_path / "requirements-dev.txt").write_text("one==2\n")
+    assert not install.is_installed("memtorch-cpu==1.1.6")
+
+
+# What the machine lacks
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Returns a function that writes a small shell script and returns its path."""
+
+    def write(name, script):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def good(fake, tmp_path):
+    """Variables with which the preflight finds nothing missing, on any machine."""
+    df = 'echo "Filesystem 1024-blocks Used Available Capacity Mounted"; echo "x 9 9 99000000 9% /"'
+    fake("df", df)
+    return {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHON": fake("good-python", 'case "$*" in *version_info*) echo 3.12 ;; esac'),
+        "CXX": fake("good-compiler", "exit 0"),
+    }
+
+
+def preflight(**environment):
+    """Run the preflight; return (exit status, lines)."""
+    done = call("/bin/sh", ROOT / ".ci" / "preflight.sh", **environment)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_preflight_is_silent_when_nothing_is_missing(good):
+    """A good machine reads nothing."""
+    assert preflight(**good) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("variable", "script", "expected"),
+    [
+        ("PYTHON", "echo 3.9", r"Python 3\.11 or later \(.* is 3\.9\).*PYTHON="),
+        ("PYTHON", "echo 3.10", r"Python 3\.11 or later \(.* is 3\.10\)"),
+        ("PYTHON", "echo 2.7", r"Python 3\.11 or later \(.* is 2\.7\)"),
+        ("PYTHON", "exit 127", r"Python \(.* does not run\).*apt install python3"),
+        (
+            "PYTHON",
+            'case "$*" in *version_info*) echo 3.11 ;; *venv*) exit 1 ;; esac',
+            r"venv.*apt install python3-venv",
+        ),
+        (
+            "PYTHON",
+            'case "$*" in *version_info*) echo 3.13 ;; *Python.h*) exit 1 ;; esac',
+            r"Python\.h.*apt install python3-dev.*dnf install python3-devel",
+        ),
+        ("CXX", "exit 1", r"C\+\+ compiler.*apt install g\+\+"),
+        ("df", "echo head; echo 'x 9 9 4000000 9% /'", r"disk space \(9 GB .* \d GB are free\)"),
+    ],
+)
+def test_preflight_says_in_one_line_what_is_missing(good, fake, variable, script, expected):
+    """Each missing thing is one line, with what to do."""
+    # .venv counts as space that is there already, so this project's own must not help.
+    fake("du", "echo 0")
+    path = fake("df" if variable == "df" else "lacking", script)
+    status, lines = preflight(**(good | {variable: path}))
+    assert status == 1
+    (line,) = lines
+    assert re.match(f"missing: .*{expected}", line), line
+
+
+def test_preflight_names_everything_at_once(good, tmp_path):
+    """Nobody has to install one thing to learn about the next."""
+    status, lines = preflight(**(good | {"PYTHON": "no-such-python", "CXX": "no-such-compiler"}))
+    assert status == 1
+    assert len(lines) == 2
+    assert "no-such-python" in lines[0] and "no-such-compiler" in lines[1]
+
+
+def test_preflight_finds_the_real_things(good):
+    """Against this machine, which has them, for it has run the install."""
+    real = {"PYTHON": sys._base_executable, "CXX": "g++"}
+    assert preflight(**(good | real)) == (0, [])
+
+
+def test_make_install_stops_at_the_preflight(tmp_path):
+    """A missing Python is one readable line, and no .venv is begun."""
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    done = call("make", "-C", tmp_path, "install", "PYTHON=no-such-python")
+    assert done.returncode != 0
+    assert "missing: Python ('no-such-python' does not run)" in done.stderr
+    assert not (tmp_path / ".venv").exists()
+
+
+# Running the notebook
+
+GOOD = [
+    "import os, sys, pathlib\npathlib.Path('figures').mkdir(exist_ok=True)",
+    "pathlib.Path('figures/profile.txt').write_text(PROFILE)\nprint('hello from', PROFILE)",
+    "sys.executable",
+]
+
+
+def tiny_project(folder, *sources):
+    """A project with a tiny notebook of these code cells."""
+    v4 = nbformat.v4
+    cells = [v4.new_markdown_cell("# Tiny\n\n## Section one")]
+    cells.append(v4.new_code_cell('PROFILE = "full"', metadata={"tags": ["parameters"]}))
+    cells += [v4.new_code_cell(source) for source in sources]
+    nbformat.write(v4.new_notebook(cells=cells), folder / "coloredmnist.ipynb")
+    for name in ("mnist/shipped.gz", "checkpoints/old.pt", "results/old.json"):
+        (folder / "data" / name).parent.mkdir(parents=True)
+        (folder / "data" / name).write_text("kept")
+    return folder
+
+
+def runner(root, *options):
+    """The command that runs a project's notebook."""
+    return [sys.executable, str(ROOT / ".ci" / "run_notebook.py"), "--root", str(root), *options]
+
+
+def snapshot(folder):
+    """The hash of every file outside build/."""
+    files = (p for p in folder.rglob("*") if p.is_file() and folder / "build" not in p.parents)
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def wait_for(path):
+    """Wait until a file appears."""
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} did not appear"
+        time.sleep(0.05)
+
+
+def test_a_finished_run_replaces_the_notebook(tmp_path):
+    """It is executed with this Python and carries no trace of the runner; the cells' lines show."""
+    tiny_project(tmp_path, *GOOD)
+    done = call(*runner(tmp_path))
+    assert done.returncode == 0, done.stderr
+    notebook = nbformat.read(tmp_path / "coloredmnist.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[3].outputs[0].data["text/plain"] == repr(sys.executable)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "papermill" not in (tmp_path / "coloredmnist.ipynb").read_text()
+    assert [cell.metadata for cell in code] == [{"tags": ["parameters"]}, {}, {}, {}]
+    assert (tmp_path / "figures" / "profile.txt").read_text() == "full"
+    assert re.search(r"^\[1/4\] Section one \.\.\. \d+\.\d s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[3/4\] Section one\nhello from full\n +\.\.\. ", done.stdout, re.MULTILINE)
+    assert [p.name for p in tmp_path.glob("*.tmp")] == []
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("raise ValueError('the reason')", "ValueError: the reason"),
+        ("os._exit(1)", "kernel died"),
+    ],
+    ids=["error", "dead kernel"],
+)
+def test_a_failed_run_leaves_the_notebook_alone(tmp_path, source, expected):
+    """The exit status says so, the error is shown, and the failed copy is named."""
+    tiny_project(tmp_path, GOOD[0], source, GOOD[1])
+    before = (tmp_path / "coloredmnist.ipynb").read_bytes()
+    done = call(*runner(tmp_path))
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before
+    copy = tmp_path / "build" / "coloredmnist.ipynb"
+    assert str(copy) in done.stderr
+    assert nbformat.read(copy, as_version=4).cells
+    assert not (tmp_path / "figures" / "profile.txt").exists()  # nothing ran after the error
+
+
+def test_a_notebook_edited_meanwhile_is_not_overwritten(tmp_path):
+    """Somebody's work in JupyterLab is not lost to a run that started before."""
+    tiny_project(tmp_path, "open('coloredmnist.ipynb', 'a').write(' ')")
+    before = (tmp_path / "coloredmnist.ipynb").read_bytes()
+    done = call(*runner(tmp_path))
+    assert done.returncode == 1
+    assert "was changed while it ran" in done.stderr
+    assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before + b" "
+
+
+def test_quick_changes_nothing_outside_its_folder(tmp_path):
+    """All that it reads is a copy, all that it writes is in build/."""
+    tiny_project(tmp_path, *GOOD, "pathlib.Path('data/mnist/shipped.gz').read_text()")
+    before = snapshot(tmp_path)
+    done = call(*runner(tmp_path, "--profile", "quick", "--fresh"))
+    assert done.returncode == 0, done.stderr
+    assert snapshot(tmp_path) == before
+    quick = tmp_path / "build" / "quick"
+    assert (quick / "figures" / "profile.txt").read_text() == "quick"
+    executed = nbformat.read(quick / "coloredmnist.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].data["text/plain"] == "'kept'"
+    # and once more, on top of what the first run left
+    (quick / "figures" / "stale.png").write_text("old")
+    assert call(*runner(tmp_path, "--profile", "quick")).returncode == 0
+    assert not (quick / "figures" / "stale.png").exists()
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("profile", ["../elsewhere", "", "Full", "a b"])
+def test_a_profile_is_a_plain_name(tmp_path, profile):
+    """No profile leads outside build/."""
+    tiny_project(tmp_path, *GOOD)
+    done = call(*runner(tmp_path, "--profile", profile))
+    assert done.returncode == 2
+    assert "is not a profile's name" in done.stderr
+    assert not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_fresh_forgets_and_otherwise_results_are_kept(tmp_path, fresh):
+    """FRESH=1 removes checkpoints and results, but not the shipped data."""
+    tiny_project(tmp_path, "import pathlib\nsorted(p.name for p in pathlib.Path('data').iterdir())")
+    assert call(*runner(tmp_path, *["--fresh"] * fresh)).returncode == 0
+    kept = {"mnist"} if fresh else {"mnist", "checkpoints", "results"}
+    assert {p.name for p in (tmp_path / "data").iterdir()} == kept
+
+
+SLOW = """
+import os, pathlib, time
+pathlib.Path("started.part").write_text(str(os.getpid()))
+os.rename("started.part", "started")
+while not pathlib.Path("go").exists():
+    time.sleep(0.05)
+"""
+
+
+def start_slow_run(project):
+    """Start a run that waits for a file called `go`."""
+    process = subprocess.Popen(
+        runner(project),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(project / "started")
+    return process
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    """The second is told why, and the first goes on undisturbed."""
+    first = start_slow_run(tiny_project(tmp_path, SLOW))
+    try:
+        for options in ([], ["--profile", "quick"]):
+            second = call(*runner(tmp_path, *options))
+            assert second.returncode == 1
+            assert "Another run is working in" in second.stderr
+    finally:
+        (tmp_path / "go").touch()
+        output, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, output
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
+    """Ctrl-C ends the kernel too, the notebook is as it was, and the next run may start."""
+    tiny_project(tmp_path, SLOW)
+    before = (tmp_path / "coloredmnist.ipynb").read_bytes()
+    process = start_slow_run(tmp_path)
+    kernel = int((tmp_path / "started").read_text())
+    os.killpg(process.pid, stop)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "Interrupted" in output and "Traceback" not in output
+    assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before
+    with pytest.raises(ProcessLookupError):
+        os.kill(kernel, 0)
+    (tmp_path / "go").touch()
+    assert call(*runner(tmp_path)).returncode == 0

@@ -1,0 +1,73 @@
+"""The quick profile runs from start to end, in a copy of the project."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The folder of a finished quick run."""
+    project = tmp_path_factory.mktemp("project")
+    shutil.copy(ROOT / "coloredmnist.ipynb", project)
+    shutil.copytree(ROOT / "data" / "mnist", project / "data" / "mnist")
+    script = ROOT / ".ci" / "run_notebook.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--root", str(project), "--profile", "quick"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return project / "build" / "quick"
+
+
+@pytest.fixture(scope="module")
+def results(quick):
+    """What the quick run measured."""
+    return json.loads((quick / "figures" / "results.json").read_text(encoding="utf-8"))
+
+
+def test_no_cell_has_an_error(quick):
+    """Every code cell was executed, in order, without an error and without a warning."""
+    notebook = nbformat.read(quick / "coloredmnist.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert [o.ename for o in outputs if o.output_type == "error"] == []
+    stderr = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+    assert "Warning" not in "".join(stderr)
+
+
+def test_same_steps_as_the_full_run(results):
+    """The quick run measures the same steps in the same order, and says that it is quick."""
+    assert results["profile"] == "quick"
+    full = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    assert [s["id"] for s in results["steps"]] == [s["id"] for s in full["steps"]]
+    assert results["code_hash"] == full["code_hash"]
+    for step in results["steps"]:
+        assert 0 <= step["accuracy"]["mean"] <= 1
+        assert step["accuracy"]["n"] == len(step["accuracy"]["runs"]) >= 1
+
+
+def test_same_figures_as_the_full_run(quick):
+    """Every figure is drawn, and none under another name."""
+    full = {p.name for p in (ROOT / "figures").iterdir() if p.suffix in (".png", ".pdf")}
+    drawn = {p.name for p in (quick / "figures").iterdir() if p.suffix in (".png", ".pdf")}
+    assert drawn == full
+
+
+def test_data_and_checkpoints_load_safely(quick):
+    """The files hold tensors only."""
+    files = [quick / "data" / "ColoredMNIST" / f"{e}.pt" for e in ("train1", "train2", "test")]
+    files += (quick / "data" / "checkpoints").glob("*.pt")
+    assert quick / "data" / "checkpoints" / "backdoor.pt" in files
+    for path in files:
+        assert torch.load(path, weights_only=True)
