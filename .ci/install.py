@@ -46,8 +46,12 @@ def run(*command, **kwargs):
 
 
 def succeeds(*command):
-    """Tell whether a command exits with status 0, without showing what it prints."""
-    return subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True).returncode == 0
+    """Tell whether a command exists and exits with status 0, without showing what it prints."""
+    try:
+        done = subprocess.run([str(c) for c in command], cwd=ROOT, capture_output=True)
+    except FileNotFoundError:
+        return False
+    return done.returncode == 0
 
 
 def memtorch_works(memtorch):

@@ -66,6 +66,23 @@ def test_all_requirements_are_pinned():
             assert re.fullmatch(r"[A-Za-z0-9_.-]+==[\w.]+|-r requirements\.txt", line), line
 
 
+def test_install_starts_where_there_is_no_venv(tmp_path, monkeypatch):
+    """On a bare clone it makes .venv first; a Python that is not there is not an error."""
+    steps = []
+
+    def run(*command, **kwargs):
+        steps.append([str(part) for part in command])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(install, "PIP", [tmp_path / ".venv" / "bin" / "python", "-m", "pip"])
+    monkeypatch.setattr(install, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
+    monkeypatch.setattr(install, "run", run)
+    with pytest.raises(KeyboardInterrupt):
+        install.install("memtorch-cpu==1.1.6")
+    assert steps == [[sys.executable, "-m", "venv", "--clear", str(tmp_path / ".venv")]]
+
+
 def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
     """The stamp counts only for the requirements it was made for."""
     for name in ("requirements.txt", "requirements-dev.txt"):
