@@ -71,10 +71,14 @@ def wheel_command(memtorch, *extra):
 
 
 def build_environment():
-    """Return the environment for compiling MemTorch: its own flags, but no debug information."""
+    """Return the environment for compiling MemTorch: its own flags, but no debug information.
+
+    These variables replace Python's own flags, of which -DNDEBUG must stay: MemTorch's assertions
+    do not compile.
+    """
     env = dict(os.environ)
     for name in ("CFLAGS", "CXXFLAGS"):
-        env[name] = f"{env.get(name, '')} -g0".strip()
+        env[name] = f"{env.get(name, '')} -DNDEBUG -g0".strip()
     return env
 
 
