@@ -83,6 +83,18 @@ def test_install_starts_where_there_is_no_venv(tmp_path, monkeypatch):
     assert steps == [[sys.executable, "-m", "venv", "--clear", str(tmp_path / ".venv")]]
 
 
+@pytest.mark.parametrize("flags", [None, "-O2"])
+def test_memtorch_is_built_without_its_assertions(monkeypatch, flags):
+    """They do not compile; CFLAGS replaces Python's own flags, so -DNDEBUG must stand in it."""
+    for name in ("CFLAGS", "CXXFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+        if flags:
+            monkeypatch.setenv(name, flags)
+    environment = install.build_environment()
+    for name in ("CFLAGS", "CXXFLAGS"):
+        assert {"-DNDEBUG", "-g0", *([flags] if flags else [])} == set(environment[name].split())
+
+
 def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
     """The stamp counts only for the requirements it was made for."""
     for name in ("requirements.txt", "requirements-dev.txt"):
