@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = {"install": 300, "quick": 120, "full": 600}  # seconds, on two cores
+BUDGETS = {"install": 300, "quick": 120, "full": 900}  # seconds, on two cores
 PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
 
 

@@ -45,10 +45,22 @@ def steps(results, bench):
     )
 
 
+def methods(results, bench):
+    """Every method on the test: what it is told, plain and averaged over recolourings."""
+    if not results:
+        return "No results yet: `make run` writes them."
+    rows = []
+    for method in results["methods"]:
+        measured = results["software"][method["id"]]
+        numbers = [accuracy(measured[key]) for key in ("accuracy", "accuracy_do")]
+        rows.append([method["title"], method["told"], *numbers])
+    return table(["method", "is told", "test, e = .9", "averaged over colours"], rows)
+
+
 def times(results, bench):
     """What takes how long, beside what it may take."""
     bench = bench or {}
-    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 600})
+    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 900})
     full = bench.get("full_seconds", results["run_seconds"] if results else None)
     rows = [
         ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
@@ -65,7 +77,7 @@ def times(results, bench):
     return text
 
 
-BLOCKS = {"steps": steps, "times": times}
+BLOCKS = {"steps": steps, "methods": methods, "times": times}
 
 
 def load(path):

@@ -58,6 +58,25 @@ def test_weighted_label_and_colour_are_independent(nb, counts):
     assert (weights * y * c).sum().item() == pytest.approx(p_y * p_c, rel=1e-6)
 
 
+@pytest.mark.parametrize("e", [0.05, 0.15, 0.5])
+def test_effective_sample_size_is_known(nb, e):
+    """Labels even, colour flipped with e: Kish's size is 4 e (1 - e) N."""
+    common, rare = round(1000 * (1 - e)), round(1000 * e)
+    table = {(0, True): common, (0, False): rare, (1, True): rare, (1, False): common}
+    weights = nb.backdoor_weights(*spread(table)).double()
+    size = (weights.sum() ** 2 / (weights**2).sum()).item()
+    assert size == pytest.approx(4 * e * (1 - e) * 2000, rel=1e-5)
+
+
+def test_mean_difference_by_hand(nb):
+    """Means 1 and 4 with weights, pooled spread of unweighted values."""
+    values = torch.tensor([0.0, 2.0, 3.0, 5.0])
+    labels, weights = torch.tensor([0, 0, 1, 1]), torch.tensor([1.0, 1.0, 2.0, 2.0])
+    assert nb.mean_difference(values, labels, weights) == pytest.approx(3 / 2**0.5)
+    weights = torch.tensor([3.0, 1.0, 1.0, 0.0])  # means .5 and 3
+    assert nb.mean_difference(values, labels, weights) == pytest.approx(2.5 / 2**0.5)
+
+
 def test_weights_follow_the_row_not_the_order(nb):
     """A row's weight does not depend on where it stands; the arguments are not changed."""
     labels, is_red = spread(TABLE)
@@ -353,4 +372,5 @@ def test_adjusting_for_the_bad_control_by_hand(nb, noises, adjusted):
     assert sum(joint.values()) == sum(nb.reweighted(joint).values()) == 1
     assert nb.probability(joint, s=1, y=1) / nb.probability(joint, s=1) == Fraction(3, 4)
     assert nb.adjusted_probability(joint) == adjusted
+    assert nb.adjusted_probability(joint, s=0) == 1 - adjusted  # the generator is symmetric
     assert nb.adjusted_probability(nb.reweighted(joint)) == Fraction(3, 4)

@@ -29,6 +29,13 @@ RESULTS = {
             "accuracy": {"mean": 0.5, "sd": None, "n": 1, "runs": [0.5]},
         },
     ],
+    "methods": [{"id": "irm", "title": "IRM", "told": "environments"}],
+    "software": {
+        "irm": {
+            "accuracy": {"mean": 0.61, "sd": 0.02, "n": 3, "runs": [0.61] * 3},
+            "accuracy_do": {"mean": 0.68, "sd": 0.01, "n": 3, "runs": [0.68] * 3},
+        }
+    },
 }
 EMPTY = "Above.\n<!-- results:steps -->\n<!-- /results -->\nBelow.\n"
 
@@ -55,6 +62,12 @@ def test_filling_again_changes_nothing_and_new_results_do():
     assert "0.1045" not in readme.fill(once, changed, None)
 
 
+def test_methods_block_says_what_each_is_told():
+    """One row a method: title, what it is told, plain and averaged."""
+    text = readme.fill(EMPTY.replace("steps", "methods"), RESULTS, None)
+    assert "| IRM | environments | 0.6100 ± 0.0200 (3) | 0.6800 ± 0.0100 (3) |" in text
+
+
 def test_times_block_says_what_was_not_measured():
     """Times come from the benchmark; without one, the full run's comes from the results."""
     empty = EMPTY.replace("steps", "times")
@@ -65,12 +78,12 @@ def test_times_block_says_what_was_not_measured():
         "install_seconds": 201.4,
         "quick_seconds": 88.8,
         "full_seconds": 543.2,
-        "budgets": {"install": 300, "quick": 120, "full": 600},
+        "budgets": {"install": 300, "quick": 120, "full": 900},
     }
     text = readme.fill(empty, RESULTS, bench)
     assert "| `make install` | 201 s | 300 s |" in text
-    assert "| `make run` | 543 s | 600 s |" in text
-    assert "| `make run` | 432 s | 600 s |" in readme.fill(empty, RESULTS, None)
+    assert "| `make run` | 543 s | 900 s |" in text
+    assert "| `make run` | 432 s | 900 s |" in readme.fill(empty, RESULTS, None)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +108,7 @@ def committed(name):
 def test_blocks_hold_the_committed_results():
     """`make readme` would change nothing."""
     assert committed("results"), "figures/results.json is missing: make run"
-    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == {"steps", "times"}
+    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == {"steps", "methods", "times"}
     assert readme.fill(TEXT, committed("results"), committed("bench")) == TEXT
 
 

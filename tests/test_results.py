@@ -24,13 +24,62 @@ def test_shortcut_and_adjustment(results, accuracy):
     """ERM follows the colour; both forms of the adjustment undo it; nobody beats the ceiling."""
     assert accuracy["erm"] < 0.15
     assert accuracy["erm_do"] >= 0.72
+    assert accuracy["ipw"] >= 0.72
     assert accuracy["backdoor"] >= 0.735
     assert max(accuracy.values()) <= results["ceiling"]["test"]
 
 
+def test_headline_is_at_the_ceiling(results, accuracy):
+    """At least 99% of what the label noise of the test allows."""
+    share = accuracy["backdoor"] / results["ceiling"]["test"]
+    assert share == pytest.approx(results["share_of_ceiling"])
+    assert share >= 0.99
+
+
+def test_methods_behave_as_theory_says(results):
+    """Blind or adjusted methods are near the ceiling; the grayscale oracle never flips; averaged
+    over colours no method needs its colour."""
+    software = results["software"]
+    for method in ("resampling", "ipw", "group_dro", "recolouring", "grayscale", "backdoor"):
+        assert software[method]["accuracy"]["mean"] > 0.72, method
+        low, high = software[method]["wilson"]
+        assert low < software[method]["accuracy"]["mean"] < high
+    assert software["grayscale"]["flips"]["mean"] == 0
+    assert software["erm"]["flips"]["mean"] > 0.9
+    assert software["backdoor"]["flips"]["mean"] < 0.02
+    for method in ("irm", "vrex"):
+        assert 0.1 < software[method]["accuracy"]["mean"] < 0.72, method
+
+
+def test_refutations(results):
+    """A placebo gains nothing over ERM; half of the data gives nearly what all give."""
+    software, placebo = results["software"], list(results["sensitivity"].values())[-1]
+    assert placebo["mean"] == pytest.approx(software["erm"]["accuracy"]["mean"], abs=0.03)
+    assert results["subset"]["mean"] == pytest.approx(software["ipw"]["accuracy"]["mean"], abs=0.02)
+    means = [row["mean"] for row in results["sensitivity"].values()]
+    assert means == sorted(means, reverse=True)
+
+
+def test_networks_agree_with_the_exact_table(results):
+    """Median probabilities lie near the generator's exact ones, by hand from its rates."""
+    rows = list(results["calibration"].values())
+    exact = [[0.10625 / 0.1625, 17 / 18], [1 - 151 / 234, 151 / 234], [1 / 4, 3 / 4]]
+    for row, values in zip(rows, exact, strict=True):
+        assert row["exact"] == pytest.approx(values)
+        assert row["median"] == pytest.approx(values, abs=0.08)
+
+
+def test_balance(results):
+    """Weights bring colour to nothing and leave the shape where it was."""
+    before, after = results["balance"]["before"], results["balance"]["after"]
+    assert before["colour is green"] > 1 and abs(after["colour is green"]) < 1e-6
+    for name in set(before) - {"colour is green"}:
+        assert after[name] == pytest.approx(before[name], abs=0.05)
+
+
 def test_conversion_loses_and_keeps(results, accuracy):
-    """Stock MemTorch brings the sample to chance; restored, nothing is lost."""
-    assert abs(accuracy["sample_memristive_stock"] - 0.5) < 0.06
+    """Stock MemTorch brings the sample to chance or below; restored, nothing is lost."""
+    assert accuracy["sample_memristive_stock"] < min(0.56, accuracy["sample_memristive"] - 0.03)
     for method in ("sample", "backdoor"):
         assert accuracy[f"{method}_memristive"] == pytest.approx(accuracy[method], abs=0.003)
     exact = results["conversion"]["scale restored, no ADC"]
@@ -54,6 +103,15 @@ def test_every_step_has_spread(results):
         assert "e = 0.9" in step["test_set"] and "20,000" in step["test_set"]
 
 
+def test_every_step_has_an_interval(results):
+    """Wilson's interval holds the mean and is about four standard errors wide."""
+    for step in results["steps"]:
+        low, high = step["wilson"]
+        mean = step["accuracy"]["mean"]
+        assert low < mean < high
+        assert high - low == pytest.approx(3.92 * (mean * (1 - mean) / 20_000) ** 0.5, rel=0.01)
+
+
 def test_sweep_covers_the_rates(results):
     """Low-resistance faults of 0, 1, 2, 5, 10 and 20%, five chips each, plain and averaged."""
     sweep = results["faults"]["sweep"]
@@ -67,9 +125,10 @@ def test_sweep_covers_the_rates(results):
 
 
 def test_the_choice_follows_the_held_out_score(results):
-    """The recipe with the best held-out score was chosen."""
-    scores = {name: score["accuracy"] for name, score in results["trials"]["scores"].items()}
-    assert results["trials"]["chosen"] == max(scores, key=scores.get)
+    """The rung with the best held-out score became the headline network."""
+    best = max(results["ladder"], key=lambda rung: rung["held_out_do"]["mean"])
+    assert best["test"] == results["software"]["backdoor"]["accuracy"]
+    assert best["test_do"] == results["software"]["backdoor"]["accuracy_do"]
 
 
 def test_seeds_and_versions_are_recorded(results):

@@ -57,12 +57,20 @@ def test_repetition_needs_both_labels(nb):
 # Training
 
 
-@pytest.mark.parametrize("adjustment", ["none", "weights", "repetition"])
-@pytest.mark.parametrize("noise_aware", [False, True])
-def test_training_is_seeded_and_leaves_the_generators_alone(nb, adjustment, noise_aware):
+METHODS = "erm repetition resampling ipw group_dro irm vrex recolouring grayscale".split()
+
+
+def test_the_registry_is_tested(nb):
+    """A method that joins the registry joins the tests below."""
+    assert list(nb.METHODS) == METHODS
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("changes", [{}, {"noise_aware": True, "averaging": 0.9, "penalty": 10.0}])
+def test_training_is_seeded_and_leaves_the_generators_alone(nb, method, changes):
     """The same seed gives the same network bit for bit, another seed another one."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    chosen = recipe(nb, adjustment=adjustment, noise_aware=noise_aware)
+    chosen = recipe(nb, method=method, **changes)
     before = torch.get_rng_state()
     first, again, other = (nb.train(chosen, environments, seed)[0] for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), before)
@@ -71,30 +79,236 @@ def test_training_is_seeded_and_leaves_the_generators_alone(nb, adjustment, nois
     assert not any(torch.equal(a, c) for a, _, c in pairs)
 
 
-def test_training_does_not_read_the_test(nb):
-    """Neither training nor the choice of a recipe touches the test environment."""
+@pytest.mark.parametrize("method", ["recolouring", "grayscale"])
+def test_what_cannot_see_colour_learns_none(nb, method):
+    """Colours swapped in training: recolouring and grayscale give the same network."""
+    environment = small(nb)
+    swapped = nb.Environment(
+        environment.images[:, [1, 0, 2]], environment.labels, ~environment.is_red
+    )
+    network = "GrayscaleCNN" if method == "grayscale" else "CNN"
+    chosen = recipe(nb, method=method, network=network, environments=("train1",))
+    a, b = (nb.train(chosen, {"train1": e}, 0)[0] for e in (environment, swapped))
+    for p, q in zip(a.parameters(), b.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_soft_targets_replace_the_labels(nb):
+    """One-hot targets of the labels change nothing, other targets do; labels are then not used."""
+    environment = {"train1": small(nb)}
+    chosen = recipe(nb, environments=("train1",))
+    own = torch.nn.functional.one_hot(environment["train1"].labels, 2).float()
+    plain, same, flipped = (
+        nb.train(chosen, environment, 0, targets=t)[0].fc2.bias for t in (None, own, own.flip(1))
+    )
+    assert torch.equal(plain, same) and not torch.equal(plain, flipped)
+
+
+def test_a_wrong_colour_label_reaches_the_weights_only(nb):
+    """ERM, which uses no colour label, ignores that they are wrong; the weights do not."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    environments["test"] = Unreadable()
+    for method, equal in (("erm", True), ("ipw", False)):
+        a, b = (
+            nb.train(recipe(nb, method=method, wrong_colours=w), environments, 0)[0].fc2.bias
+            for w in (0.0, 0.4)
+        )
+        assert torch.equal(a, b) is equal
+
+
+# What the methods minimise
+
+
+def batch(nb, logits, labels, environments, is_red=None):
+    """A Batch of hard labels."""
+    labels = torch.tensor(labels)
+    targets = torch.nn.functional.one_hot(labels, 2).to(logits.dtype)
+    is_red = torch.zeros_like(labels) if is_red is None else torch.tensor(is_red)
+    losses = nb.label_loss(logits, targets, noise_aware=False)
+    weights = torch.arange(1.0, len(labels) + 1).double()
+    return nb.Batch(
+        logits, targets, losses, weights, 2 * labels + is_red, torch.tensor(environments)
+    )
+
+
+def test_irm_penalty_against_finite_differences(nb):
+    """With each half of a batch the same, it is the squared slope of each risk, averaged."""
+    random = torch.Generator().manual_seed(0)
+    half = torch.randn(6, 2, generator=random, dtype=torch.float64)
+    labels, environments = [0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1]
+    logits = half.repeat_interleave(2, 0)  # even and odd rows are the two halves
+    b = batch(
+        nb, logits, [y for y in labels for _ in "ab"], [e for e in environments for _ in "ab"]
+    )
+
+    def risk(scale, number):
+        mine = b.environments == number
+        return nb.label_loss(scale * logits, b.targets, noise_aware=False)[mine].mean()
+
+    h = 1e-5
+    slopes = [(risk(1 + h, e) - risk(1 - h, e)) / (2 * h) for e in (0, 1)]
+    expected = (slopes[0] ** 2 + slopes[1] ** 2) / 2
+    found = nb.irm_penalty(b.logits, b.targets, b.environments)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def test_irm_penalty_is_unbiased(nb):
+    """Over random orders of a batch its mean is near the squared slope, where the square of a
+    small sample's slope is far above it."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2000, 2, generator=random, dtype=torch.float64)
+    targets = torch.eye(2).double()[torch.randint(0, 2, (2000,), generator=random)]
+    slopes = ((logits.softmax(1) - targets) * logits).sum(1)
+    draws, squares = [], []
+    for _ in range(3000):
+        i = torch.randperm(2000, generator=random)[:8]
+        draws.append(nb.irm_penalty(logits[i], targets[i], torch.zeros(8)).item())
+        squares.append(slopes[i].mean().item() ** 2)
+    truth = slopes.mean().item() ** 2
+    error = torch.tensor(draws).std().item() / 3000**0.5
+    assert abs(sum(draws) / 3000 - truth) < 4 * error
+    assert sum(squares) / 3000 - truth > 10 * error
+
+
+def test_vrex_penalty_by_hand(nb):
+    """Risks 1 and 4: mean 2.5, variance 2.25."""
+    losses, environments = torch.tensor([0.0, 2.0, 4.0]), torch.tensor([0, 0, 1])
+    assert nb.vrex_penalty(losses, environments).item() == pytest.approx(2.25)
+
+
+@pytest.mark.parametrize("progress", [0.2, 0.9])
+def test_penalties_are_annealed_and_scaled_back(nb, progress):
+    """Early: risk + value. Late: (risk + penalty * value) / penalty."""
+    b = batch(nb, torch.tensor([[1.0, 0.0], [0.0, 3.0], [0.5, 0.1]]).double(), [0, 0, 1], [0, 0, 1])
+    risk = (b.losses[:2].mean() + b.losses[2]) / 2
+    value = ((b.losses[:2].mean() - b.losses[2]) / 2) ** 2
+    found = nb.vrex_risk(b, 50.0, {"progress": progress})
+    torch.testing.assert_close(found, risk + value if progress < 0.3 else risk / 50 + value)
+
+
+def test_group_dro_two_steps_by_hand(nb):
+    """q starts even, grows by exp(rate * loss) where the loss is high, and is normalised."""
+    b = batch(nb, torch.tensor([[2.0, 0.0], [2.0, 0.0]]), [0, 1], [0, 0])
+    low, high = b.losses.tolist()
+    memory = {}
+    first = nb.worst_cell_risk(b, 0.0, memory).item()
+    q = torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp() / 4  # cells 0 and 2 are present
+    q /= q.sum()
+    assert first == pytest.approx((q[0] * low + q[2] * high).item(), rel=1e-6)
+    nb.worst_cell_risk(b, 0.0, memory)
+    q = q * torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp()
+    torch.testing.assert_close(memory["q"], (q / q.sum()).to(memory["q"].dtype))
+
+
+def test_weighted_risk_by_hand(nb):
+    """Weights 1 and 2."""
+    b = batch(nb, torch.tensor([[2.0, 0.0], [2.0, 0.0]]).double(), [0, 1], [0, 0])
+    expected = (b.losses[0] + 2 * b.losses[1]) / 2
+    torch.testing.assert_close(nb.weighted_risk(b, 0.0, {}), expected)
+
+
+def test_resampling_balances_the_labels_within_each_colour(nb):
+    """4,000 draws from cells of 800, 200, 100 and 900: colour says nothing about the label."""
+    counts = {(0, True): 800, (0, False): 200, (1, True): 100, (1, False): 900}
+    labels = torch.tensor([y for (y, _), n in counts.items() for _ in range(n)])
+    is_red = torch.tensor([c for (_, c), n in counts.items() for _ in range(n)])
+    i = nb.resampled(labels, is_red, torch.Generator().manual_seed(0))
+    assert len(i) == len(labels)
+    for colour in (True, False):
+        share = labels[i][is_red[i] == colour].double().mean().item()
+        assert share == pytest.approx(0.5, abs=4 * 0.5 / 900**0.5)
+
+
+def test_posterior_of_the_clean_label_by_hand(nb):
+    """P(clean 1) = .8: seen 1, (.8 * .75) / (.8 * .75 + .2 * .25) = 12/13; seen 0, 4/7."""
+    clean = torch.tensor([[0.2, 0.8], [0.2, 0.8]])
+    found = nb.clean_label_posterior(clean, torch.tensor([1, 0]))
+    torch.testing.assert_close(found[:, 1], torch.tensor([12 / 13, 4 / 7]))
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+
+
+# Invariance and placebo on a network small enough to reason about
+
+
+def shortcut_and_adjusted(nb, wrong_colours):
+    """The pull of a network trained by ERM, and by weights, where colour is all there is."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (600,), generator=random)
+    is_red = (labels == 0) ^ (torch.rand(600, generator=random) < 0.15)
+    environment = nb.Environment(
+        nb.paint(torch.full((600, 28, 28), 90, dtype=torch.uint8), is_red), labels, is_red
+    )
+    pulls = []
+    for method in ("erm", "ipw"):
+        chosen = recipe(
+            nb,
+            method=method,
+            images=600,
+            environments=("train1",),
+            epochs=4,
+            augment=False,
+            wrong_colours=wrong_colours,
+            learning_rate=1e-3,
+        )
+        network, _ = nb.train(chosen, {"train1": environment}, 0)
+        red, green = nb.predict_both(network, environment.images[:1])
+        pulls.append((red - green)[0, 0].item())
+    return pulls
+
+
+def test_weights_take_the_colour_away_and_placebo_weights_do_not(nb):
+    """All shapes alike: ERM's answer depends on colour; with weights it does not; with weights
+    from colour labels that are coin tosses it does again."""
+    erm, adjusted = shortcut_and_adjusted(nb, 0.0)
+    _, placebo = shortcut_and_adjusted(nb, 0.5)
+    assert erm > 0.5 and placebo > 0.5
+    assert abs(adjusted) < 0.1
+
+
+# Selection
+
+
+def test_training_does_not_read_the_test(nb):
+    """Training reads the environments of its recipe and no other."""
+    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2), "test": Unreadable()}
     with pytest.raises(AssertionError, match="test environment was read"):
         nb.train(recipe(nb, environments=("train1", "test")), environments, 0)
-    larger, held_out = nb.hold_out(environments, 0.25, seed=0)
-    assert set(larger) == {"train1", "train2"} and len(held_out) == 32
-    nb.train(recipe(nb), larger | {"test": Unreadable()}, 0)
+    nb.train(recipe(nb), environments, 0)
 
 
 def test_choosing_works_without_a_test_file(nb, tmp_path):
-    """The recipe is chosen with only the training files on the disk."""
+    """Networks, students and their held-out scores are made with only the training files there."""
     for name in ("train1", "train2"):
         path = tmp_path / "ColoredMNIST" / f"{name}.pt"
         nb.save_environment(small(nb, 400, seed=3), path, seed=0)
-    score = nb.try_recipe("try", recipe(nb, images=400), 0, {}, tmp_path)["accuracy"]
-    assert 0 <= score <= 1
+    teacher = recipe(nb, method="ipw", noise_aware=True, images=400)
+    rungs = {"teacher": ("", teacher, ()), "student": ("", teacher, ("teacher",))}
+    records = nb.train_chain("chain", rungs, 1, seed=0, made_from={}, root=tmp_path)
+    for rung in rungs:
+        (record,) = records[rung]["history"]
+        assert {"held_out", "held_out_reweighted", "held_out_do"} <= set(record)
+        assert (tmp_path / "checkpoints" / f"{rung}-1.pt").exists()
+    assert records["teacher"]["sha256"] != records["student"]["sha256"]
+
+
+def test_what_is_watched_influences_nothing(nb, tmp_path):
+    """The same network, whether or not its accuracy on the test is written down on the way."""
+    for name in ("train1", "train2", "test"):
+        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
+        nb.save_environment(small(nb, 400, seed=4), path, seed=0)
+    shas = [
+        nb.train_network(f"w{n}", recipe(nb, images=400), 0, {}, tmp_path, watched_images=n)
+        for n in (0, 200)
+    ]
+    assert "test" in shas[1]["history"][0] and "test" not in shas[0]["history"][0]
+    states = [torch.load(tmp_path / "checkpoints" / f"w{n}.pt") for n in (0, 200)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_held_out_images_are_not_trained_on(nb):
     """The two parts are disjoint and together everything."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
     larger, held_out = nb.hold_out(environments, 0.25, seed=0)
+    assert len(held_out) == 32
 
     def keys(environment):
         return {bytes(image.flatten().tolist()) for image in environment.images}
@@ -107,9 +321,10 @@ def test_held_out_images_are_not_trained_on(nb):
 def test_noise_aware_loss_by_hand(nb):
     """P(noisy label 1) = .25 * .2 + .75 * .8 = .65 for a clean probability of .8."""
     logits = torch.tensor([[0.2, 0.8]]).log()
-    loss = nb.label_loss(logits, torch.tensor([1]), noise_aware=True)
+    one = torch.tensor([[0.0, 1.0]])
+    loss = nb.label_loss(logits, one, noise_aware=True)
     torch.testing.assert_close(loss.exp(), torch.tensor([1 / 0.65]))
-    loss = nb.label_loss(logits, torch.tensor([1]), noise_aware=False)
+    loss = nb.label_loss(logits, one, noise_aware=False)
     torch.testing.assert_close(loss.exp(), torch.tensor([1 / 0.8]))
 
 
@@ -147,11 +362,11 @@ def test_cache_believes_only_what_matches(nb, tmp_path):
 def test_network_is_reused_unless_its_recipe_or_file_changes(nb, tmp_path):
     """A finished checkpoint is kept; another recipe or a damaged file is trained anew."""
     for name in ("train1", "train2"):
-        nb.save_environment(small(nb), tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
+        nb.save_environment(small(nb, 400), tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
     path = tmp_path / "checkpoints" / "net.pt"
 
     def train(**changes):
-        return nb.train_network("net", recipe(nb, **changes), 0, {}, tmp_path)
+        return nb.train_network("net", recipe(nb, images=400, **changes), 0, {}, tmp_path)
 
     first = train()
     written = path.stat().st_mtime_ns
@@ -195,6 +410,7 @@ def test_measures_worked_by_hand(nb):
     assert measured["pull"] == 0
     assert measured["agree"] == 3 / 4  # 0s red: 0 1; 1s green: 1 1
     assert measured["disagree"] == 3 / 4  # 0s green: 0 0; 1s red: 0 1
+    assert measured["worst_cell"] == 0  # the 1 in red is called 0
     measured = nb.measure(red, green, environment, p_red=1.0)
     assert measured["accuracy_do"] == 2 / 4  # classes 0 1 0 1
 
@@ -221,6 +437,44 @@ def test_accuracy_over_colour_noise_mixes_agree_and_disagree(nb):
     found = nb.accuracy(nb.predict(network, painted), environment.labels)
     expected = (1 - e) * measured["agree"] + e * measured["disagree"]
     assert abs(found - expected) < 5 * (0.25 / 4000) ** 0.5
+
+
+def test_wilson_interval(nb):
+    """Solves |p - q| = z sqrt(q (1 - q) / n) for q at both ends; Newcombe's 15 of 148."""
+    for share, count in ((15 / 148, 148), (0.0, 10), (0.744, 20_000)):
+        for q in nb.wilson(share, count, 1.96):
+            assert (share - q) ** 2 == pytest.approx(1.96**2 * q * (1 - q) / count, abs=1e-12)
+    low, high = nb.wilson(15 / 148, 148)
+    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+
+
+def test_epochs_are_chosen_by_their_key(nb):
+    """The accuracy reported is that of the epoch with the best score, run by run."""
+    runs = [[{"a": 1, "test": 0.1}, {"a": 2, "test": 0.7}], [{"a": 5, "test": 0.2}]]
+    assert nb.selected(runs, "a")["runs"] == [0.7, 0.2]
+
+
+def test_occlusion_finds_the_only_pixel_that_counts(nb):
+    """A network that reads one pixel changes where a square covers it, and nowhere else."""
+
+    class OnePixel(torch.nn.Module):
+        def forward(self, x):
+            return torch.stack([torch.zeros(len(x)), 4 * x[:, 0, 10, 20]], 1)
+
+    image = torch.zeros(3, 28, 28, dtype=torch.uint8)
+    image[0] = 255
+    found = nb.occlusion(OnePixel(), image, side=6) < -0.1
+    rows, columns = torch.nonzero(found).T
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 13, 18, 23)
+    assert found.sum() == 36
+
+
+def test_labels_are_spread_out_in_their_order(nb):
+    """Close heights keep the gap and their order; distant ones stay."""
+    moved = nb.spread_out([0.5, 0.1, 0.51, 0.52], 0.05)
+    assert moved[1] == 0.1
+    assert (torch.tensor(sorted(moved)).diff() >= 0.05 - 1e-6).all()
+    assert moved[0] < moved[2] < moved[3]
 
 
 def test_summary_is_sample_statistics(nb):
@@ -267,3 +521,36 @@ def test_compiled_adc_is_the_plain_one(nb, beside_zeros):
         total = torch.ones(50, 2, 5)
         loop(currents.numpy(), 6, beside_zeros, total.numpy())
         assert torch.equal(total, expected)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "irmv2"},
+        {"network": "ResNet"},
+        {"optimiser": "adam"},
+        {"epochs": 0},
+        {"batch_size": 2.5},
+        {"images": 0},
+        {"learning_rate": -1.0},
+        {"averaging": 1.0},
+        {"penalty": -1.0},
+        {"wrong_colours": 1.5},
+        {"wrong_colours": float("nan")},
+    ],
+    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
+)
+def test_impossible_recipes_are_refused(nb, changes):
+    """The error names the field before any training starts."""
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        nb.Recipe(**changes)
+
+
+@pytest.mark.parametrize(("share", "count"), [(-0.1, 10), (1.1, 10), (0.5, 0)])
+def test_impossible_proportions_are_refused(nb, share, count):
+    """An interval needs a proportion and trials."""
+    with pytest.raises(ValueError, match="share"):
+        nb.wilson(share, count)
