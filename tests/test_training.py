@@ -304,6 +304,20 @@ def test_what_is_watched_influences_nothing(nb, tmp_path):
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
+def test_a_kept_network_has_seen_nine_tenths(nb, tmp_path):
+    """The checkpoint is, bit for bit, what `train` makes of the larger parts alone."""
+    parts = {"train1": small(nb, 400, seed=1), "train2": small(nb, 400, seed=2)}
+    for name, part in parts.items():
+        nb.save_environment(part, tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
+    chosen = recipe(nb, images=400)
+    nb.train_network("net", chosen, 7, {}, tmp_path)
+    larger, held_out = nb.hold_out(parts, 0.1, seed=7)
+    assert len(held_out) == 80
+    expected, _ = nb.train(chosen, larger, 7)
+    kept = torch.load(tmp_path / "checkpoints" / "net.pt", weights_only=True)
+    assert all(torch.equal(kept[key], value) for key, value in expected.state_dict().items())
+
+
 def test_held_out_images_are_not_trained_on(nb):
     """The two parts are disjoint and together everything."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
