@@ -57,10 +57,23 @@ def methods(results, bench):
     return table(["method", "is told", "test, e = .9", "averaged over colours"], rows)
 
 
+def cures(results, bench):
+    """Points of accuracy that chips lose, by cure and by fault."""
+    if not results:
+        return "No results yet: `make run` writes them."
+    rows = results["points_lost"]
+    faults = list(next(iter(rows.values())))
+    lines = [
+        [cure, *(f"{row[fault]:.2f}" if fault in row else "" for fault in faults)]
+        for cure, row in rows.items()
+    ]
+    return table(["cure", *faults], lines)
+
+
 def times(results, bench):
     """What takes how long, beside what it may take."""
     bench = bench or {}
-    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 900})
+    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 1200})
     full = bench.get("full_seconds", results["run_seconds"] if results else None)
     rows = [
         ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
@@ -74,10 +87,16 @@ def times(results, bench):
     text = table(["command", "measured", "budget"], rows)
     if bench:
         text += f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores."
+    for chip, row in bench.get("speed", {}).items():
+        text += (
+            f"\n\n`fast_crossbars`, {chip} chip: {row['times_faster_than_memtorch']:.0f} times as"
+            f" fast as stock MemTorch and {row['times_slower_than_plain_network']:.2f} times the"
+            f" plain network's time, on the same {row['images']} images in one process."
+        )
     return text
 
 
-BLOCKS = {"steps": steps, "methods": methods, "times": times}
+BLOCKS = {"steps": steps, "methods": methods, "cures": cures, "times": times}
 
 
 def load(path):

@@ -1,6 +1,7 @@
 """The commands do what `make help` says, and leave things whole when something goes wrong."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -387,3 +388,18 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
         os.kill(kernel, 0)
     (tmp_path / "go").touch()
     assert call(*runner(tmp_path)).returncode == 0
+
+
+def test_speed_compares_the_notebooks_own_code():
+    """Ratios and agreement for each chip, on a few images; the numbers are MemTorch's."""
+    run = subprocess.run(
+        [sys.executable, ROOT / ".ci" / "speed.py", "--images", "4"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    chips = json.loads(run.stdout.splitlines()[-1])
+    assert list(chips) == ["whole", "5% stuck", "5% stuck, idle cells too"]
+    for row in chips.values():
+        assert row["images"] == 4 and row["images_that_differ"] <= 1
+        assert row["times_faster_than_memtorch"] > 1 and row["times_slower_than_plain_network"] > 0

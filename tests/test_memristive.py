@@ -782,6 +782,184 @@ def test_the_copys_methods_are_its_own(nb):
     assert all(map(torch.equal, run(model, images), before))
 
 
+def test_only_one_layer_breaks_where_it_is_named(nb):
+    """The named layer's cells stick as in a wholly broken chip of none other; others stay."""
+    model = halfway(nb, (8, 8))
+    faulty = nb.apply_device_faults(model, 0.3, 0.0, seed=0, only="fc1")
+    for name, layer in faulty.named_modules():
+        if hasattr(layer, "crossbars"):
+            same = [
+                torch.equal(a.conductance_matrix, b.conductance_matrix)
+                for a, b in zip(layer.crossbars, model.get_submodule(name).crossbars, strict=True)
+            ]
+            assert same == [name != "fc1"] * 2
+    with pytest.raises(ValueError, match=r"only is 'fc3'.*conv1, conv2, fc1, fc2"):
+        nb.apply_device_faults(model, 0.3, 0.0, seed=0, only="fc3")
+
+
+# Wear
+
+
+def test_states_by_hand(nb):
+    """Four levels between 1 and 7 are 1, 3, 5 and 7; two levels at least."""
+    values = torch.tensor([0.0, 1.4, 1.9, 2.1, 4.4, 6.1, 9.0])
+    assert nb.nearest_states(values, 4, 1.0, 7.0).tolist() == [1, 1, 1, 3, 5, 7, 7]
+    with pytest.raises(ValueError, match="at least 2"):
+        nb.nearest_states(values, 1, 1.0, 7.0)
+
+
+@pytest.mark.parametrize(
+    "wear", [{"states": 3}, {"spread": 0.2}, {"hours": 100.0}, {"low": 0.1, "high": 0.1}], ids=str
+)
+def test_wear_works_on_a_copy_and_is_seeded(nb, wear):
+    """Only cells that hold weights change, the same for the same seed; the original stays."""
+    model = halfway(nb, (8, 8))
+    before, states = conductances(model), rng_states()
+    first, again = (nb.worn(model, nb.Wear(**wear), seed=3) for _ in range(2))
+    assert all(map(torch.equal, conductances(model), before)) and rng_states() == states
+    assert all(map(torch.equal, conductances(first), conductances(again)))
+    for crossbar, old in zip(crossbars_of(first), before, strict=True):
+        changed = crossbar.conductance_matrix != old
+        assert changed.any() and not changed[~cells_in_use(crossbar)].any()
+    assert all(map(torch.equal, conductances(nb.worn(model, nb.Wear(), seed=3)), before))
+
+
+def test_wear_follows_its_laws(nb):
+    """Levels, the spread's standard deviation and drift's median are what Wear says."""
+    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 60)), (128, 128))
+    for crossbar in crossbars_of(model):
+        crossbar.conductance_matrix.fill_(0.4 / R_ON)
+
+    def ratios(**wear):
+        chip = nb.worn(model, nb.Wear(**wear), seed=0)
+        values = [c.conductance_matrix[cells_in_use(c)] for c in crossbars_of(chip)]
+        return torch.cat(values).double() * R_ON / 0.4
+
+    levels = ratios(states=3)  # 1/r_off, their middle, 1/r_on
+    assert torch.allclose(levels, torch.tensor((0.5 + 0.5 * R_ON / R_OFF) / 0.4).double())
+    assert ratios(spread=0.3).log().std().item() == pytest.approx(0.3, rel=0.03)
+    drifted = ratios(hours=10.0)  # 36,000 times the second at which drift starts
+    assert drifted.median().item() == pytest.approx(36_000**-0.05, rel=0.01)
+    assert drifted.log().std().item() == pytest.approx(0.02 * np.log(36_000), rel=0.05)
+
+
+# Repairs
+
+
+def test_compensation_by_hand(nb):
+    """One weight of a pair each: stuck low, stuck high, stuck twice, out of reach."""
+    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 4, bias=False)), None)
+    positive, negative = crossbars_of(model)
+    for crossbar in (positive, negative):
+        crossbar.conductance_matrix.fill_(1 / R_OFF)
+    g = 1 / R_ON
+    positive.conductance_matrix[0] = torch.tensor([0.6 * g, 0.6 * g, 0.6 * g, 0.6 * g])
+    chip = nb.copy_memristive(model)
+    plus, minus = (crossbar.conductance_matrix for crossbar in crossbars_of(chip))
+    plus[0, 0] = g  # too much: the other takes g - .6 g
+    plus[0, 1] = 1 / R_OFF  # nothing left: the other would have to be negative
+    minus[0, 2] = g  # takes all: the healthy one can only give g
+    plus[0, 3], minus[0, 3] = g, g  # both stuck: nothing to be done
+    nb.compensate(chip, model)
+    assert torch.allclose(plus[0], torch.tensor([g, 1 / R_OFF, g, g]))
+    assert torch.allclose(minus[0], torch.tensor([0.4 * g + 1 / R_OFF, 1 / R_OFF, g, g]))
+    assert torch.equal(plus[1:], positive.conductance_matrix[1:])
+
+
+def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
+    """Columns whose currents were scaled and shifted answer as before, layer after layer."""
+    net = network("attributes")
+    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
+    images, before = pictures(60), None
+    before = run(chip, images[:5])
+    for layer in (chip.conv1, chip.fc2):
+        columns = layer.crossbars[0].columns
+        factor, offset = torch.linspace(0.5, 2, columns), torch.linspace(-1, 1, columns)
+        layer.transform_output = nb.Corrected(layer.transform_output, factor, offset)
+    assert relative_error(run(chip, images[:5])[0], before[0]) > 0.1
+    nb.calibrate(chip, net, images)
+    assert relative_error(run(chip, images[:5])[0], before[0]) < 1e-3
+
+
+def test_a_common_gain_undoes_a_common_loss(nb):
+    """Conductances that all lost a tenth answer as before."""
+    model = converted(nb, "attributes", (8, 8), adc_resolution=None)
+    chip = nb.copy_memristive(model)
+    for crossbar in crossbars_of(chip):
+        crossbar.conductance_matrix.mul_(0.9)
+    images = pictures()
+    expected = run(model, images)
+    assert relative_error(run(chip, images)[0], expected[0]) > 0.01
+    nb.regain(chip, model)
+    assert relative_error(run(chip, images)[0], expected[0]) < 1e-5
+
+
+@pytest.mark.parametrize("how", ["nothing", "gain", "calibration", "map", "map and calibration"])
+def test_repairs_work_on_a_copy(nb, how):
+    """The worn chip and its plan keep their conductances and answers."""
+    net = network("attributes")
+    model, images = converted(nb, "attributes", (8, 8)), pictures(20)
+    chip = nb.worn(model, nb.Wear(low=0.1), seed=0)
+    before, answers = conductances(chip), run(chip, images)
+    fixed = nb.repaired(chip, model, net, images, how)
+    assert all(map(torch.equal, conductances(chip), before))
+    assert all(map(torch.equal, run(chip, images), answers))
+    assert (how == "nothing") == all(map(torch.equal, run(fixed, images), answers))
+
+
+# Ranges and layers
+
+
+def test_fixed_ranges_saturate_and_are_right_below(nb):
+    """Within the range of the calibration images the answer is the software's."""
+    net = network("attributes")
+    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
+    images = pictures()
+    nb.fix_ranges(chip, images)
+    with torch.no_grad():
+        assert relative_error(chip(images), net(images)) < 1e-5
+        assert relative_error(chip(images / 7), net(images / 7)) < 1e-5
+        assert relative_error(chip(3 * images), net(3 * images)) > 0.05
+
+
+def test_signals_tell_lost_scale_from_bias(nb):
+    """A layer that answers W x / 4 + b has gain 1/4; a right one has gain 1 and no error."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
+    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
+    images = pictures()
+    wrap = [nn.Sequential(nn.Flatten(), layer[1]) for layer in (net, chip)]
+    del wrap[0][0], wrap[1][0]  # only the layer itself is a child
+    (row,) = nb.layer_signals(*wrap, images.flatten(1)).values()
+    assert row["gain"] == pytest.approx(1, abs=1e-5) and row["error"] < 1e-5
+    before = chip[1].transform_output
+    chip[1].transform_output = lambda currents: before(currents) / 4
+    (row,) = nb.layer_signals(*wrap, images.flatten(1)).values()
+    with torch.no_grad():
+        signal, out = net[1].weight @ images.flatten(1).T, net(images)
+    assert row["gain"] == pytest.approx(0.25, abs=1e-5)
+    assert row["error"] == pytest.approx((0.75 * signal.norm() / out.norm()).item(), rel=1e-4)
+
+
+def test_a_device_switches_both_ways_and_numpy_is_left_alone(nb):
+    """Beyond the thresholds resistance moves, up for positive and down for negative voltages;
+    below it stays; numpy's error handling is as before."""
+    config, start, errors = nb.MemristorConfig(), 1e6, np.geterr()
+    ends = {v: nb.device_response(config, np.full(50, v), start)[1] for v in (1.0, -1.0, 0.01)}
+    assert ends[1.0] > 1.2 * start and ends[-1.0] < 0.8 * start
+    assert ends[0.01] == pytest.approx(start)
+    assert np.geterr() == errors
+    currents, _ = nb.device_response(config, np.full(1, 0.01), start)
+    assert currents[0] == pytest.approx(0.01 / start, rel=1e-3)
+
+
+def test_a_mended_trap_is_reported(nb, capsys):
+    """What no longer holds fails, with the statement; what does is printed."""
+    nb.still_so("water is wet", True)
+    assert capsys.readouterr().out == "water is wet\n"
+    with pytest.raises(AssertionError, match=r"MemTorch has changed.*water is wet"):
+        nb.still_so("water is wet", False)
+
+
 # The assignment's network
 
 

@@ -62,6 +62,14 @@ def test_filling_again_changes_nothing_and_new_results_do():
     assert "0.1045" not in readme.fill(once, changed, None)
 
 
+def test_cures_block_has_a_column_for_each_fault():
+    """Points with two decimals, faults in the notebook's order."""
+    lost = {"points_lost": {"none at all": {"low 10%": 1.234, "high 30%": -0.02}}}
+    text = readme.fill(EMPTY.replace("steps", "cures"), RESULTS | lost, None)
+    assert "| cure | low 10% | high 30% |" in text
+    assert "| none at all | 1.23 | -0.02 |" in text
+
+
 def test_methods_block_says_what_each_is_told():
     """One row a method: title, what it is told, plain and averaged."""
     text = readme.fill(EMPTY.replace("steps", "methods"), RESULTS, None)
@@ -79,11 +87,19 @@ def test_times_block_says_what_was_not_measured():
         "quick_seconds": 88.8,
         "full_seconds": 543.2,
         "budgets": {"install": 300, "quick": 120, "full": 900},
+        "speed": {
+            "whole": {
+                "times_faster_than_memtorch": 211.3,
+                "times_slower_than_plain_network": 1.456,
+                "images": 256,
+            }
+        },
     }
     text = readme.fill(empty, RESULTS, bench)
+    assert "whole chip: 211 times as fast as stock MemTorch and 1.46 times" in text
     assert "| `make install` | 201 s | 300 s |" in text
     assert "| `make run` | 543 s | 900 s |" in text
-    assert "| `make run` | 432 s | 900 s |" in readme.fill(empty, RESULTS, None)
+    assert "| `make run` | 432 s | 1200 s |" in readme.fill(empty, RESULTS, None)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +124,12 @@ def committed(name):
 def test_blocks_hold_the_committed_results():
     """`make readme` would change nothing."""
     assert committed("results"), "figures/results.json is missing: make run"
-    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == {"steps", "methods", "times"}
+    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == {
+        "steps",
+        "methods",
+        "cures",
+        "times",
+    }
     assert readme.fill(TEXT, committed("results"), committed("bench")) == TEXT
 
 

@@ -30,10 +30,10 @@ def test_shortcut_and_adjustment(results, accuracy):
 
 
 def test_headline_is_at_the_ceiling(results, accuracy):
-    """At least 99% of what the label noise of the test allows."""
+    """At least 99.5% of what the label noise of the test allows."""
     share = accuracy["backdoor"] / results["ceiling"]["test"]
     assert share == pytest.approx(results["share_of_ceiling"])
-    assert share >= 0.99
+    assert share >= 0.995
 
 
 def test_methods_behave_as_theory_says(results):
@@ -90,6 +90,7 @@ def test_fast_crossbars_on_record(results):
     """At least 20 times faster, with the same numbers as the contract defines that."""
     measured = results["fast_crossbars"]
     assert measured["times_faster_than_memtorch"] >= 20
+    assert measured["faults"]["times_faster_than_memtorch"] >= 20
     assert measured["images_that_differ"] <= measured["images"] / 200
     assert measured["predictions_that_differ"] <= measured["images"] / 1000
 
@@ -112,16 +113,46 @@ def test_every_step_has_an_interval(results):
         assert high - low == pytest.approx(3.92 * (mean * (1 - mean) / 20_000) ** 0.5, rel=0.01)
 
 
-def test_sweep_covers_the_rates(results):
-    """Low-resistance faults of 0, 1, 2, 5, 10 and 20%, five chips each, plain and averaged."""
-    sweep = results["faults"]["sweep"]
-    assert [float(rate) for rate in sweep] == [0, 0.01, 0.02, 0.05, 0.1, 0.2]
-    for rate, row in sweep.items():
+def test_sweeps_cover_the_rates(results):
+    """Every kind of fault, five chips each, plain and averaged; faults bring colour back."""
+    chips = results["chips"]["backdoor"]
+    low = [f"low {rate}%" for rate in (1, 2, 5, 10, 20, 30, 50)]
+    high = [f"high {rate}%" for rate in (10, 30, 50)]
+    assert {"none", *low, *high, "low 5% + high 10%"} <= set(chips)
+    for label, ways in chips.items():
+        row = ways["nothing"]
         for key in ("accuracy", "accuracy_do", "flips", "pull"):
             assert row[key]["n"] >= 5
-        if rate != "0":
-            assert len(set(row["accuracy"]["runs"])) >= 5
-    assert sweep["0"]["flips"]["mean"] < sweep["0.05"]["flips"]["mean"]
+        assert label == "none" or len(set(row["accuracy"]["runs"])) >= 3, label
+    assert chips["none"]["nothing"]["flips"]["mean"] < chips["low 5%"]["nothing"]["flips"]["mean"]
+
+
+def test_other_wear_has_five_draws(results):
+    """Levels, spread, drift and the hardware's settings, for both networks."""
+    for sweeps in results["wear"].values():
+        assert len(sweeps) >= 7
+        for ticks in sweeps.values():
+            assert len(ticks) >= 2
+            assert all(
+                row["accuracy"]["n"] >= 5 and row["flips"]["n"] >= 5 for row in ticks.values()
+            )
+
+
+def test_cures_hold(results, accuracy):
+    """With 30% of its devices stuck, the network made for hardware loses less than a point, and
+    half of that with calibration and a fault map; the untreated one falls to chance."""
+    lost = results["points_lost"]
+    assert lost["untreated"]["low 30%"] > 10
+    assert lost["clipping and injection"]["low 10%"] < 0.5
+    assert lost["clipping and injection"]["low 30%"] < 1.5
+    assert lost["… compensation, calibration"]["low 30%"] < 0.5
+    assert accuracy["hardware_memristive_faults"] > 0.72
+
+
+def test_the_chosen_strength_has_the_best_held_out_score(results):
+    """The networks of section 7 were chosen by held-out images, whole and broken."""
+    means = {name: sum(row.values()) / len(row) for name, row in results["hardware_choice"].items()}
+    assert results["hardware_chosen"] == max(("hardened", "strong"), key=means.get)
 
 
 def test_the_choice_follows_the_held_out_score(results):

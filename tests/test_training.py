@@ -5,6 +5,7 @@ import json
 import memtorch
 import pytest
 import torch
+import torch.nn.functional as F
 
 
 def small(nb, n=64, seed=0):
@@ -281,13 +282,177 @@ def test_choosing_works_without_a_test_file(nb, tmp_path):
         path = tmp_path / "ColoredMNIST" / f"{name}.pt"
         nb.save_environment(small(nb, 400, seed=3), path, seed=0)
     teacher = recipe(nb, method="ipw", noise_aware=True, images=400)
-    rungs = {"teacher": ("", teacher, ()), "student": ("", teacher, ("teacher",))}
+    student = recipe(nb, method="recolouring", images=400)
+    rungs = {"teacher": ("", teacher, None), "student": ("", student, "teacher")}
     records = nb.train_chain("chain", rungs, 1, seed=0, made_from={}, root=tmp_path)
     for rung in rungs:
         (record,) = records[rung]["history"]
         assert {"held_out", "held_out_reweighted", "held_out_do"} <= set(record)
         assert (tmp_path / "checkpoints" / f"{rung}-1.pt").exists()
     assert records["teacher"]["sha256"] != records["student"]["sha256"]
+    assert records["teacher"]["discount"] is None
+    assert records["student"]["discount"] in nb.DISCOUNTS
+
+
+def test_neighbours_vote_by_angle(nb):
+    """By hand: the two nearest directions vote, lengths do not matter, nobody votes for itself."""
+    known = torch.tensor([[1.0, 0.0], [0.1, 0.01], [9.0, 3.0], [0.0, 1.0], [-1.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 0, 0])
+    queries = torch.tensor([[5.0, 0.1], [0.0, 7.0]])  # nearest: 0 and 1; 3 and 2
+    assert nb.neighbour_votes(queries, known, labels, count=2).tolist() == [0.0, 0.0]
+    assert nb.neighbour_votes(queries, known, labels, count=1).tolist() == [-1.0, -1.0]
+    votes = nb.neighbour_votes(known, known, labels, count=1)  # of 1, 0, 1, 2 and 3
+    assert votes.tolist() == [1.0, -1.0, 1.0, 1.0, -1.0]
+
+
+class Undecided(torch.nn.Module):
+    """A teacher that has no opinion and sees two kinds of shape: thick ones and thin ones."""
+
+    def features(self, x):
+        thick = (x.amax(1).mean((1, 2)) > 0.1).float()[:, None]
+        return F.pad(torch.cat([thick, 1 - thick], 1), (0, 62)) + 1e-3 * x.amax(1)[:, 0, :1]
+
+    def classify(self, features):
+        return torch.zeros(len(features), 2)
+
+
+def test_neighbours_correct_a_wrong_label(nb):
+    """Shapes of two kinds, a quarter of the labels wrong: the posterior follows the kind; where
+    neighbours say nothing (labels are coin tosses), the discount is 0 and the own label stands."""
+    random = torch.Generator().manual_seed(5)
+    for informative in (True, False):
+        parts = []
+        for n in (1500, 500):
+            thick = torch.rand(n, generator=random) < 0.5
+            shapes = torch.zeros(n, 28, 28, dtype=torch.uint8)
+            shapes[thick, 5:20, 5:20] = 255
+            shapes[~thick, 10:13, 10:13] = 255
+            shapes[:, 0, 0] = torch.randint(0, 256, (n,), generator=random, dtype=torch.uint8)
+            clean = thick.long() if informative else torch.randint(0, 2, (n,), generator=random)
+            wrong = torch.rand(n, generator=random) < nb.LABEL_NOISE
+            red = torch.rand(n, generator=random) < 0.5
+            parts.append((nb.Environment(nb.paint(shapes, red), clean ^ wrong.long(), red), clean))
+        (pool, clean), (held_out, _) = parts
+        posterior, discount = nb.taught_labels(Undecided(), pool, held_out)
+        assert posterior.sum(1).allclose(torch.ones(len(pool)))
+        right = (posterior.argmax(1) == clean).double().mean().item()
+        if informative:
+            assert discount > 0 and right > 0.97
+        else:
+            assert discount == 0 and right == pytest.approx(0.75, abs=0.04)
+
+
+def test_views_average_both_colours(nb):
+    """The answer is predict_do's, and the features do not depend on the colour shown."""
+    torch.manual_seed(0)
+    network, seen = nb.CNN().eval(), small(nb, 16)
+    answers, features = nb.shape_view(network, seen.images, batch_size=5)
+    assert torch.allclose(answers, nb.predict_do(network, seen.images), atol=1e-6)
+    assert features.shape == (16, 1024) and (features >= 0).all()
+    swapped = nb.shape_view(network, seen.images[:, [1, 0, 2]])[1]
+    assert torch.allclose(features, swapped, atol=1e-6)
+
+
+def test_what_made_a_network_names_all_its_code(nb):
+    """A digest changes with a constant, a helper or an objective that training uses, and neither
+    with a new method nor with a figure."""
+    erm = nb.Recipe()
+    before = nb.made_by(erm)
+
+    def changed(name, value):
+        old = getattr(nb, name)
+        setattr(nb, name, value)
+        try:
+            return nb.made_by(erm) != before
+        finally:
+            setattr(nb, name, old)
+
+    assert not changed("CNN", nb.CNN)
+    for name in ("LABEL_NOISE", "HELD_OUT", "DISCOUNTS", "COMPONENTS"):
+        assert changed(name, 0.123), name
+    for name in ("augmented", "mean_risk", "accuracy", "training_batches", "neighbour_votes"):
+        assert changed(name, nb.summary) == (name != "mean_risk"), name  # the registry holds it
+    assert not changed("broken_forward", nb.summary)
+    assert nb.made_by(nb.Recipe(clip=2.0)) != before
+    assert nb.made_by(nb.Recipe("ipw")) != before
+    assert not changed("METHODS", nb.METHODS | {"new": nb.Method("new", "nothing")})
+    assert not changed("draw_ladder", nb.summary)
+
+
+def test_a_recipe_that_continues_starts_from_its_teacher(nb, tmp_path):
+    """At a vanishing learning rate the student is its teacher; one that starts anew is not."""
+    for name in ("train1", "train2"):
+        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
+        nb.save_environment(small(nb, 200, seed=3), path, seed=0)
+    nb.train_network("teacher", recipe(nb, images=200), 0, {}, tmp_path)
+    teacher = nb.load_network("teacher", root=tmp_path).state_dict()
+    for continues in (True, False):
+        still = recipe(nb, images=200, learning_rate=1e-12, continues=continues)
+        nb.train_network("student", still, 1, {}, tmp_path, teacher="teacher")
+        student = nb.load_network("student", root=tmp_path).state_dict()
+        same = all(torch.allclose(student[key], teacher[key], atol=1e-6) for key in teacher)
+        assert same == continues
+
+
+# Training for hardware
+
+
+def test_clipping_by_hand(nb):
+    """Weights -3, -1, 1, 3 have the standard deviation sqrt(20 / 3); biases are left alone."""
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    network[0].weight.data = torch.tensor([[-3.0, -1.0], [1.0, 3.0]])
+    network[0].bias.data = torch.tensor([9.0, -9.0])
+    nb.clip_weights(network, 1.0)
+    bound = (20 / 3) ** 0.5
+    assert torch.allclose(network[0].weight, torch.tensor([[-bound, -1.0], [1.0, bound]]))
+    assert network[0].bias.tolist() == [9.0, -9.0]
+
+
+def test_stuck_pairs_by_hand(nb):
+    """One device at the largest weight or at nothing changes a pair by simple arithmetic."""
+    weights = torch.tensor([2.0, -1.0, 0.5])
+    random = torch.Generator().manual_seed(0)
+    assert torch.equal(nb.with_stuck_pairs(weights, 0.0, 0.0, random), weights)
+    assert nb.with_stuck_pairs(weights, 1.0, 0.0, random).tolist() == [0.0, 0.0, 0.0]
+    assert nb.with_stuck_pairs(weights, 0.0, 1.0, random).tolist() == [0.0, 0.0, 0.0]
+    weights = torch.full((20_000,), 0.5)
+    weights[0] = 2.0
+    low = nb.with_stuck_pairs(weights, 0.1, 0.0, random)[1:]
+    # healthy .5; positive stuck: 2; negative stuck: .5 - 2; both stuck: 0
+    for value, share in ((0.5, 0.81), (2.0, 0.09), (-1.5, 0.09), (0.0, 0.01)):
+        assert (low == value).double().mean().item() == pytest.approx(share, abs=0.012)
+    high = nb.with_stuck_pairs(weights, 0.0, 0.3, random)[1:]
+    assert (high == 0).double().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
+def test_stuck_pairs_agree_with_the_crossbars(nb):
+    """The mean over draws of what training sees and of what MemTorch's cells hold is the same."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(30, 20))
+    memristive = nb.to_memristive(network, nb.MemristorConfig(adc_resolution=None))
+    probe, low, high = torch.eye(30), 0.2, 0.3
+    weights, random = network[0].weight.detach(), torch.Generator().manual_seed(1)
+    seen = torch.stack([nb.with_stuck_pairs(weights, low, high, random) for _ in range(300)])
+    with torch.no_grad():
+        held = [
+            (nb.apply_device_faults(memristive, low, high, seed)(probe) - network[0].bias).T
+            for seed in range(300)
+        ]
+    held = torch.stack(held)
+    for statistic in (torch.mean, torch.std):
+        a, b = statistic(seen, 0), statistic(held, 0)
+        assert (a - b).abs().mean() < 0.01 and (a - b).abs().max() < 0.06
+
+
+def test_training_with_broken_devices_keeps_weights_clipped(nb):
+    """The result stays within the clip; stuck devices influence training and leave it finite."""
+    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
+    plain, _ = nb.train(recipe(nb), environments, 0)
+    broken, _ = nb.train(recipe(nb, clip=1.5, stuck=(0.1, 0.1)), environments, 0)
+    for name in nb.weight_names(broken):
+        weights = broken.get_parameter(name)
+        assert weights.isfinite().all() and weights.abs().max() <= 1.6 * weights.std()
+    assert not torch.equal(plain.fc2.weight, broken.fc2.weight)
 
 
 def test_what_is_watched_influences_nothing(nb, tmp_path):
