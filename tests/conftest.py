@@ -1,40 +1,21 @@
 """The notebook as a module, MNIST read without the notebook, and throw-away data folders."""
 
 import gzip
-import json
-import linecache
 import os
 import random
 import shutil
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from definitions import load_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "coloredmnist.ipynb"
 MNIST = ROOT / "data" / "mnist"
 MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 ENVIRONMENTS = ("train1", "train2", "test")
-
-
-def load_notebook(path, tags=("parameters", "definitions")):
-    """Execute the cells of a notebook that carry one of the tags, as one fresh module."""
-    path = Path(path)
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    module = types.ModuleType(f"notebook_{path.stem}")
-    module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # dataclasses and pickle look their module up here
-    for index, cell in enumerate(cells):
-        if cell["cell_type"] != "code" or not set(tags) & set(cell["metadata"].get("tags", ())):
-            continue
-        source, name = "".join(cell["source"]), f"<{path.name} cell {index}>"
-        linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-        exec(compile(source, name, "exec", dont_inherit=True), module.__dict__)
-    return module
 
 
 def rng_states():

@@ -399,7 +399,7 @@ def test_speed_compares_the_notebooks_own_code():
         check=True,
     )
     chips = json.loads(run.stdout.splitlines()[-1])
-    assert list(chips) == ["whole", "5% stuck", "5% stuck, idle cells too"]
+    assert list(chips) == ["whole", "5% stuck", "5% stuck by MemTorch"]
     for row in chips.values():
         assert row["images"] == 4 and row["images_that_differ"] <= 1
         assert row["times_faster_than_memtorch"] > 1 and row["times_slower_than_plain_network"] > 0

@@ -129,6 +129,14 @@ def test_smaller_than_two_megabytes():
     assert NOTEBOOK.stat().st_size < 2_000_000
 
 
+def test_cells_fit_on_a_screen(code_cells):
+    """No cell has more than 60 lines of code, blank lines and comments aside."""
+    for number, cell in enumerate(code_cells, start=1):
+        lines = [line.strip() for line in cell.source.splitlines()]
+        count = sum(1 for line in lines if line and not line.startswith("#"))
+        assert count <= 60, f"code cell {number} has {count} lines"
+
+
 # Tags and names
 
 
