@@ -74,12 +74,13 @@ def measure():
 
 
 def full_seconds(folder):
-    """Return how long the committed full run took, if there is one."""
-    results = folder / "figures" / "results.json"
-    if not results.is_file():
+    """Return how long the committed full run took, if there is one that reused nothing."""
+    path = folder / "figures" / "results.json"
+    if not path.is_file():
         return None
-    results = json.loads(results.read_text(encoding="utf-8"))
-    return results["run_seconds"] if results["profile"] == "full" else None
+    results = json.loads(path.read_text(encoding="utf-8"))
+    whole = results["profile"] == "full" and not results["resumed"]
+    return results["run_seconds"] if whole else None
 
 
 def main():

@@ -74,7 +74,8 @@ def times(results, bench):
     """What takes how long, beside what it may take."""
     bench = bench or {}
     budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 1200})
-    full = bench.get("full_seconds", results["run_seconds"] if results else None)
+    whole = results and not results.get("resumed")  # it reused nothing
+    full = bench.get("full_seconds", results["run_seconds"] if whole else None)
     rows = [
         ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
         [

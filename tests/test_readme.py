@@ -100,6 +100,8 @@ def test_times_block_says_what_was_not_measured():
     assert "| `make install` | 201 s | 300 s |" in text
     assert "| `make run` | 543 s | 900 s |" in text
     assert "| `make run` | 432 s | 1200 s |" in readme.fill(empty, RESULTS, None)
+    resumed = readme.fill(empty, RESULTS | {"resumed": True}, None)
+    assert "| `make run` | not measured yet | 1200 s |" in resumed
 
 
 @pytest.mark.parametrize(

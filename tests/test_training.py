@@ -394,6 +394,21 @@ def test_a_recipe_that_continues_starts_from_its_teacher(nb, tmp_path):
         assert same == continues
 
 
+def test_a_noise_aware_recipe_keeps_the_noisy_labels(nb, tmp_path):
+    """The control: it continues its teacher, and what it learns are the labels as they are."""
+    parts = {"train1": small(nb, 200, seed=1), "train2": small(nb, 200, seed=2)}
+    for name, part in parts.items():
+        nb.save_environment(part, tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
+    nb.train_network("teacher", recipe(nb, images=200), 0, {}, tmp_path)
+    chosen = recipe(nb, images=200, noise_aware=True, continues=True)
+    record = nb.train_network("control", chosen, 0, {}, tmp_path, teacher="teacher")
+    assert record["discount"] is None
+    start = nb.load_network("teacher", root=tmp_path).state_dict()
+    expected, _ = nb.train(chosen, nb.hold_out(parts, 0.1, 0)[0], 0, start=start)
+    kept = nb.load_network("control", root=tmp_path).state_dict()
+    assert all(torch.equal(kept[key], value) for key, value in expected.state_dict().items())
+
+
 # Training for hardware
 
 
