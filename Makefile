@@ -10,7 +10,7 @@ VENV = .venv/bin/python
 INSTALL = .ci/install.py --memtorch "$(MEMTORCH)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint lab readme bench clean
+.PHONY: help install run test lint lab readme report slides bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ lab: install ## open the notebook in JupyterLab
 
 readme: install ## write the measured numbers into README.md
 	@$(VENV) .ci/readme.py
+
+report: install ## build the report and the forms in report/ from the results, in both languages
+	@$(VENV) .ci/report.py
+
+slides: install ## build the slides in slides/ from the results, in both languages
+	@$(VENV) .ci/slides.py
 
 bench: ## time install and quick run in a fresh clone of the last commit
 	@$(PYTHON) .ci/bench.py

@@ -1,0 +1,137 @@
+"""Build the report's PDFs with typst and the forms with python-docx, in English and Chinese, from
+report/, figures/ and figures/results.json. Started by `make report`, with .venv's Python."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import cvttf_NotoSansCJK_Regular
+import typst
+from docx import Document
+from docx.enum.section import WD_ORIENT
+from docx.enum.text import WD_ALIGN_PARAGRAPH
+from docx.oxml.ns import qn
+from docx.shared import Cm, Pt
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORT = ROOT / "report"
+FONTS = Path(cvttf_NotoSansCJK_Regular.__file__).parent
+PDFS = {"en": REPORT / "report.pdf", "zh": REPORT / "report.zh.pdf"}
+FORMS = {"en": REPORT / "division-of-labour.docx", "zh": REPORT / "division-of-labour.zh.docx"}
+WORDS = {
+    "en": {
+        "title": "Colored MNIST, causal and memristive: division of labour",
+        "how": "Write in each cell the member's share of the task in %. Each row adds up to 100.",
+        "head": ["task", "member 1", "member 2", "member 3", "total, %"],
+        "who": "name and student number",
+        "tasks": [
+            "data, and its checks",
+            "causal graphs, derivation, exact table",
+            "estimators, training, comparison",
+            "self-training and the ladder",
+            "conversion: diagnosis and cure",
+            "fast_crossbars",
+            "faults, repairs, networks for hardware",
+            "figures and notebook text",
+            "report",
+            "slides and talk",
+        ],
+        "share": "share of the whole work",
+        "sign": "signature",
+        "date": "date",
+    },
+    "zh": {
+        "title": "彩色MNIST：从因果到忆阻器——分工表",
+        "how": "每格填写该成员在此项任务中的占比（%）；每行合计为100。",
+        "head": ["任务", "成员一", "成员二", "成员三", "合计（%）"],
+        "who": "姓名与学号",
+        "tasks": [
+            "数据及其检验",
+            "因果图、推导与精确表",
+            "估计方法、训练与比较",
+            "自训练与阶梯",
+            "转换：诊断与修复",
+            "fast_crossbars",
+            "故障、修复与为硬件训练的网络",
+            "图与笔记本文字",
+            "报告",
+            "幻灯片与展示",
+        ],
+        "share": "总工作量占比",
+        "sign": "签名",
+        "date": "日期",
+    },
+}
+
+
+def sources(language):
+    """SHA-256 of everything a report is made of; the PDF carries it as its keyword."""
+    paths = [REPORT / name for name in ("report.typ", "numbers.typ", "references.bib")]
+    paths += [REPORT / f"text.{language}.typ", ROOT / "figures" / "results.json"]
+    text = paths[3].read_text(encoding="utf-8")
+    paths += sorted(f for f in (ROOT / "figures").glob("*.pdf") if f'"{f.stem}"' in text)
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def build_pdf(language):
+    """Compile one report; every font comes from typst or from the font package."""
+    beside = PDFS[language].with_name("." + PDFS[language].name)
+    typst.compile(
+        REPORT / "report.typ",
+        output=beside,
+        root=ROOT,
+        font_paths=[FONTS],
+        ignore_system_fonts=True,
+        sys_inputs={"lang": language, "sources": sources(language)},
+    )
+    os.replace(beside, PDFS[language])
+    print(PDFS[language].relative_to(ROOT))
+
+
+def build_form(language):
+    """Write the table of who did what, ready to be filled in, printed and signed."""
+    words, document = WORDS[language], Document()
+    section = document.sections[0]
+    section.orientation = WD_ORIENT.LANDSCAPE
+    section.page_width, section.page_height = Cm(29.7), Cm(21)
+    section.left_margin = section.right_margin = Cm(2)
+    section.top_margin = section.bottom_margin = Cm(1.5)
+    style = document.styles["Normal"]
+    style.font.name, style.font.size = "Calibri", Pt(11)
+    style.element.rPr.rFonts.set(qn("w:eastAsia"), "SimSun")
+    document.core_properties.author, document.core_properties.title = "", words["title"]
+    heading = document.add_paragraph().add_run(words["title"])
+    heading.bold, heading.font.size = True, Pt(16)
+    document.add_paragraph(words["how"])
+    rows = [words["head"], [words["who"]], *([task] for task in words["tasks"])]
+    rows += [[words["share"], "", "", "", "100"], [words["sign"]], [words["date"]]]
+    table = document.add_table(len(rows), 5, style="Table Grid")
+    table.autofit = False
+    for number, column in enumerate(table.columns):
+        column.width = Cm(4.4) if number else Cm(8.1)
+    for row, texts in zip(table.rows, rows, strict=True):
+        row.height = Cm(1.4) if texts[0] == words["sign"] else Cm(0.85)
+        for number, cell in enumerate(row.cells):
+            cell.width = Cm(8.1) if number == 0 else Cm(4.4)
+            paragraph = cell.paragraphs[0]
+            paragraph.alignment = WD_ALIGN_PARAGRAPH.CENTER if number else WD_ALIGN_PARAGRAPH.LEFT
+            text = texts[number] if number < len(texts) else ""
+            if number == 4 and texts[0] in words["tasks"]:
+                text = "100"
+            run = paragraph.add_run(text)
+            run.bold = texts is rows[0] or texts[0] == words["share"]
+    beside = FORMS[language].with_name("." + FORMS[language].name)
+    document.save(beside)
+    os.replace(beside, FORMS[language])
+    print(FORMS[language].relative_to(ROOT))
+
+
+def main():
+    """Build everything."""
+    for language in PDFS:
+        build_pdf(language)
+        build_form(language)
+
+
+if __name__ == "__main__":
+    main()
