@@ -10,7 +10,7 @@ VENV = .venv/bin/python
 INSTALL = .ci/install.py --memtorch "$(MEMTORCH)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint lab readme report slides bench clean
+.PHONY: help install run test lint lab readme report slides html bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ report: install ## build the report and the forms in report/ from the results, i
 
 slides: install ## build the slides in slides/ from the results, in both languages
 	@$(VENV) .ci/slides.py
+
+html: install ## render the notebook as one page that needs no network, in build/
+	@$(VENV) .ci/page.py
 
 bench: ## time install and quick run in a fresh clone of the last commit
 	@$(PYTHON) .ci/bench.py
