@@ -5,7 +5,9 @@ other profile runs in a copy, build/<profile>/, and changes nothing outside it.
 """
 
 import argparse
+import base64
 import fcntl
+import io
 import os
 import re
 import shutil
@@ -22,6 +24,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from PIL import Image
 from traitlets import default
 
 NOTEBOOK = "coloredmnist.ipynb"
@@ -129,8 +132,19 @@ def make_copy(root, profile):
     return copy
 
 
+def slimmed(picture):
+    """Return a base64 PNG with a palette of 256 colours, if that is smaller."""
+    before = base64.b64decode(picture)
+    after = io.BytesIO()
+    Image.open(io.BytesIO(before)).convert("RGB").quantize(256).save(after, "PNG", optimize=True)
+    if len(after.getvalue()) >= len(before):
+        return picture
+    return base64.b64encode(after.getvalue()).decode()
+
+
 def finished(path):
-    """Return the executed notebook without what papermill and nbclient noted about the run."""
+    """Return the executed notebook without what papermill and nbclient noted about the run, and
+    with smaller pictures: the fine ones are in figures/."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
     notebook.metadata["kernelspec"] = dict(KERNELSPEC)
@@ -139,6 +153,9 @@ def finished(path):
         cell.metadata.pop("execution", None)
         if cell.metadata.get("tags") == []:
             del cell.metadata["tags"]
+        for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):
+                output.data["image/png"] = slimmed(output.data["image/png"])
     nbformat.validate(notebook)
     return notebook
 
