@@ -14,6 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from files import replacing
+
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = {"install": 300, "quick": 120, "full": 1200}  # seconds, on two cores
 PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
@@ -88,9 +90,8 @@ def main():
     record = measure()
     path = ROOT / "figures" / "bench.json"
     path.parent.mkdir(exist_ok=True)
-    beside = path.with_name("bench.json.tmp")
-    beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     print(f"\n{'':8} {'seconds':>8} {'budget':>8}")
     for name, budget in BUDGETS.items():

@@ -5,11 +5,11 @@ pictures and styles are inside the page.
 """
 
 import html
-import os
 import re
 from pathlib import Path
 
 import nbformat
+from files import replacing
 from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
@@ -66,9 +66,7 @@ def rendered(notebook):
         for output in cell.get("outputs", []):
             if "text/markdown" in output.get("data", {}):
                 output.data["text/markdown"] = with_mathml(output.data["text/markdown"])
-    exporter = HTMLExporter(template_name="lab")
-    exporter.mathjax_url = exporter.require_js_url = exporter.mermaid_js_url = ""
-    page, _ = exporter.from_notebook_node(notebook)
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(notebook)
     page = re.sub(r"<script[^>]*\bsrc=[^>]*>\s*</script>", "", page)  # require.js, MathJax
     page = re.sub(r'<script type="module">.*?</script>', "", page, flags=re.DOTALL)  # mermaid
     page = re.sub(r"<title>.*?</title>", f"<title>{TITLE}</title>", page, count=1)
@@ -81,9 +79,8 @@ def main():
     """Write the page."""
     notebook = nbformat.read(ROOT / "coloredmnist.ipynb", as_version=4)
     PAGE.parent.mkdir(exist_ok=True)
-    beside = PAGE.with_name("." + PAGE.name)
-    beside.write_text(rendered(notebook), encoding="utf-8")
-    os.replace(beside, PAGE)
+    with replacing(PAGE) as temporary:
+        temporary.write_text(rendered(notebook), encoding="utf-8")
     print(f"{PAGE.relative_to(ROOT)}: {PAGE.stat().st_size / 1e6:.1f} MB, complete in itself")
 
 

@@ -5,10 +5,11 @@ Everything between `<!-- results:NAME -->` and `<!-- /results -->` is made here;
 
 import argparse
 import json
-import os
 import re
 import sys
 from pathlib import Path
+
+from files import replacing
 
 BLOCK = re.compile(
     r"(<!-- results:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /results -->)", re.DOTALL
@@ -134,9 +135,8 @@ def main():
     if new == old:
         print("README.md holds the current results already.")
         return
-    beside = readme.with_name("README.md.tmp")
-    beside.write_text(new, encoding="utf-8")
-    os.replace(beside, readme)
+    with replacing(readme) as temporary:
+        temporary.write_text(new, encoding="utf-8")
     print("README.md now holds the current results.")
 
 

@@ -1,8 +1,6 @@
 """Build the report's PDFs with typst and the forms with python-docx, in English and Chinese, from
 report/, figures/ and figures/results.json. Started by `make report`, with .venv's Python."""
 
-import hashlib
-import os
 from pathlib import Path
 
 import cvttf_NotoSansCJK_Regular
@@ -12,6 +10,7 @@ from docx.enum.section import WD_ORIENT
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml.ns import qn
 from docx.shared import Cm, Pt
+from files import digest, replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 REPORT = ROOT / "report"
@@ -70,21 +69,20 @@ def sources(language):
     paths += [REPORT / f"text.{language}.typ", ROOT / "figures" / "results.json"]
     text = paths[3].read_text(encoding="utf-8")
     paths += sorted(f for f in (ROOT / "figures").glob("*.pdf") if f'"{f.stem}"' in text)
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+    return digest(paths)
 
 
 def build_pdf(language):
     """Compile one report; every font comes from typst or from the font package."""
-    beside = PDFS[language].with_name("." + PDFS[language].name)
-    typst.compile(
-        REPORT / "report.typ",
-        output=beside,
-        root=ROOT,
-        font_paths=[FONTS],
-        ignore_system_fonts=True,
-        sys_inputs={"lang": language, "sources": sources(language)},
-    )
-    os.replace(beside, PDFS[language])
+    with replacing(PDFS[language]) as temporary:
+        typst.compile(
+            REPORT / "report.typ",
+            output=temporary,
+            root=ROOT,
+            font_paths=[FONTS],
+            ignore_system_fonts=True,
+            sys_inputs={"lang": language, "sources": sources(language)},
+        )
     print(PDFS[language].relative_to(ROOT))
 
 
@@ -120,9 +118,8 @@ def build_form(language):
                 text = "100"
             run = paragraph.add_run(text)
             run.bold = texts is rows[0] or texts[0] == words["share"]
-    beside = FORMS[language].with_name("." + FORMS[language].name)
-    document.save(beside)
-    os.replace(beside, FORMS[language])
+    with replacing(FORMS[language]) as temporary:
+        document.save(temporary)
     print(FORMS[language].relative_to(ROOT))
 
 

@@ -8,7 +8,6 @@ import argparse
 import base64
 import fcntl
 import io
-import os
 import re
 import shutil
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import zmq
+from files import replacing
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import DeadKernelError
@@ -208,9 +208,8 @@ def run(root, profile, fresh):
         print(f"{NOTEBOOK} was changed while it ran, so it is left alone.", file=sys.stderr)
         print(f"The executed copy of what it was: {output}", file=sys.stderr)
         return 1
-    beside = notebook.with_name(NOTEBOOK + ".tmp")
-    nbformat.write(result, beside)
-    os.replace(beside, notebook)
+    with replacing(notebook) as temporary:
+        nbformat.write(result, temporary)
     output.unlink()
     print(f"Finished in {time.monotonic() - started:.0f} seconds. Look at {notebook}")
     print(f"and at the figures and results in {folder / 'figures'}")

@@ -5,14 +5,13 @@ Every number in the texts is a name in braces, looked up in the results. A text 
 its box is an error: it is measured with the font that ships with the project's requirements.
 """
 
-import hashlib
 import io
 import json
-import os
 import tomllib
 from pathlib import Path
 
 import cvttf_NotoSansCJK_Regular
+from files import digest, replacing
 from PIL import Image, ImageFont
 from pptx import Presentation
 from pptx.dml.color import RGBColor
@@ -207,7 +206,7 @@ def sources(language):
     paths = [Path(__file__), ROOT / "slides" / f"text.{language}.toml", FIGURES / "results.json"]
     entries = [e for kind in ("slide", "backup") for e in text_of(language)[kind]]
     paths += [FIGURES / f"{entry['figure']}.png" for entry in entries if "figure" in entry]
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()
+    return digest(paths)
 
 
 def build(language, results):
@@ -221,9 +220,8 @@ def build(language, results):
         add_slide(show, entry, number, text, found, values)
     show.core_properties.title, show.core_properties.author = text["headline"], ""
     show.core_properties.keywords = sources(language)  # a test compares: stale or not
-    beside = SLIDES[language].with_name("." + SLIDES[language].name)
-    show.save(beside)
-    os.replace(beside, SLIDES[language])
+    with replacing(SLIDES[language]) as temporary:
+        show.save(temporary)
     print(f"{SLIDES[language].relative_to(ROOT)}: {len(entries)} slides")
 
 

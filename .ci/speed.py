@@ -1,7 +1,8 @@
 """Time stock MemTorch, fast_crossbars and the plain CNN on the same images, in this process.
 
 Executes the notebook's definitions and prints what its `compare_speed` finds, as JSON, for a whole
-chip and for one with 5% of its devices stuck. Started by .ci/bench.py, with .venv's Python.
+chip, for one of which 5% of the devices that hold weights are stuck, and for one of which 5% of all
+are, by MemTorch's own routine. Started by .ci/bench.py, with .venv's Python.
 """
 
 import argparse

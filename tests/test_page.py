@@ -1,17 +1,14 @@
 """The page that `make html` renders: complete in itself, formulas drawn, every figure described."""
 
-import importlib.util
 import re
 import urllib.parse
 from pathlib import Path
 
 import nbformat
+import page as script
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SPEC = importlib.util.spec_from_file_location("page", ROOT / ".ci" / "page.py")
-script = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(script)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +27,8 @@ def test_nothing_is_fetched(page):
     """No script, style, picture or font from elsewhere."""
     sources = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=[\"']?([^\"' >]*)", page)
     assert [source for source in sources if not source.startswith("data:")] == []
+    scripts = re.findall(r"<script.*?</script>", page, re.DOTALL)
+    assert [script for script in scripts if "http" in script] == []
     addresses = re.findall(r"url\([\"']?([^\"')]*)", page)
     assert [a for a in addresses if not a.startswith(("data:", "#"))] == []
     assert re.findall(r"<link[^>]*>|@import", page) == []
