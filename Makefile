@@ -10,7 +10,7 @@ VENV = .venv/bin/python
 INSTALL = .ci/install.py --memtorch "$(MEMTORCH)"
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint lab readme report slides html bench clean
+.PHONY: help install run test lint lab readme report slides html reproduce bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ slides: install ## build the slides in slides/ from the results, in both languag
 
 html: install ## render the notebook as one page that needs no network, in build/
 	@$(VENV) .ci/page.py
+
+reproduce: install ## run the quick profile twice from nothing and compare every number
+	@$(VENV) .ci/reproduce.py
 
 bench: ## time install and quick run in a fresh clone of the last commit
 	@$(PYTHON) .ci/bench.py

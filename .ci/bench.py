@@ -1,5 +1,6 @@
-"""Time the project's commands in a fresh clone of the last commit, beside their budgets; there
-also the simulation of crossbars, as a ratio to stock MemTorch and to the plain CNN.
+"""Time the project's commands in a fresh clone of the last commit, beside their budgets: time,
+memory, size of the checkout, and the simulation of crossbars as a ratio to stock MemTorch and to
+the plain CNN.
 
 Writes figures/bench.json. The full profile's time is not measured here: the notebook records it in
 figures/results.json. Python's standard library only.
@@ -8,9 +9,11 @@ figures/results.json. Python's standard library only.
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = {"install": 300, "quick": 120, "full": 1200}  # seconds, on two cores
+SIZES = {"checkout": 25e6, "memory": 6 * 2**30}  # bytes
 PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
 
 
@@ -36,6 +40,43 @@ def seconds(command, folder):
     return round(time.monotonic() - started, 1)
 
 
+def memory_of(process):
+    """Return the bytes that a process and all below it hold, shared ones counted once; on Linux."""
+    parents, held = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            )
+            pss = re.search(r"^Pss: +(\d+) kB", (folder / "smaps_rollup").read_text(), re.MULTILINE)
+            held[int(folder.name)] = 1024 * int(pss[1])
+        except (OSError, TypeError):
+            continue  # it has ended meanwhile, or is not ours
+    family = {process}
+    while more := {child for child, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sum(held.get(member, 0) for member in family)
+
+
+def peak_memory(function):
+    """Return a function's value, and the most bytes that this process and all below it held while
+    it ran, seen twice a second; None where that cannot be seen."""
+    peak, done = [0], threading.Event()
+
+    def watch():
+        while not done.wait(0.5):
+            peak.append(memory_of(os.getpid()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        value = function()
+    finally:
+        done.set()
+        watcher.join()
+    return value, max(peak) or None
+
+
 def output(*command):
     """Return what a command prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -50,8 +91,9 @@ def versions(python):
     } | found
 
 
-def measure():
-    """Clone, install, run; return the record."""
+def measure(before):
+    """Clone, install, run; return the record. `before`: the last one, which knows the time of the
+    last full run if the committed one reused something."""
     if output("git", "-C", str(ROOT), "status", "--porcelain"):
         print("Note: the clone holds the last commit, not the changes in this folder.", flush=True)
     with tempfile.TemporaryDirectory(prefix="coloredmnist-bench-") as temporary:
@@ -59,7 +101,13 @@ def measure():
         output("git", "clone", "--quiet", str(ROOT), str(clone))
         make = ["make", f"PYTHON={sys.executable}"]
         install = seconds([*make, "install"], clone)
-        quick = seconds([*make, "run", "PROFILE=quick"], clone)
+        checkout = sum(
+            path.stat().st_size
+            for path in map(
+                clone.joinpath, output("git", "-C", str(clone), "ls-files").splitlines()
+            )
+        )
+        quick, memory = peak_memory(lambda: seconds([*make, "run", "PROFILE=quick"], clone))
         python = clone / ".venv" / "bin" / "python"
         speed = json.loads(output(python, str(clone / ".ci" / "speed.py")).splitlines()[-1])
         return {
@@ -69,8 +117,10 @@ def measure():
             "versions": versions(python),
             "install_seconds": install,
             "quick_seconds": quick,
-            "full_seconds": full_seconds(clone),
-            "budgets": BUDGETS,
+            "full_seconds": full_seconds(clone) or before.get("full_seconds"),
+            "checkout": checkout,
+            "memory": memory,
+            "budgets": BUDGETS | SIZES,
             "speed": speed,
         }
 
@@ -87,8 +137,8 @@ def full_seconds(folder):
 
 def main():
     """Measure, write, show."""
-    record = measure()
     path = ROOT / "figures" / "bench.json"
+    record = measure(json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -98,6 +148,10 @@ def main():
         taken = record[f"{name}_seconds"]
         verdict = "not measured" if taken is None else "ok" if taken <= budget else "OVER BUDGET"
         print(f"{name:8} {'-' if taken is None else f'{taken:.0f}':>8} {budget:>8}  {verdict}")
+    for name, budget in SIZES.items():
+        size = record[name]
+        verdict = "not measured" if size is None else "ok" if size <= budget else "OVER BUDGET"
+        print(f"{name:8} {(size or 0) / 1e6:>5.0f} MB {budget / 1e6:>5.0f} MB  {verdict}")
     for chip, row in record["speed"].items():
         print(
             f"fast_crossbars, {chip}: {row['times_faster_than_memtorch']:.0f} times as fast as "

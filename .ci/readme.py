@@ -9,6 +9,7 @@ import re
 import sys
 from pathlib import Path
 
+from bench import BUDGETS, SIZES
 from files import replacing
 
 BLOCK = re.compile(
@@ -31,6 +32,11 @@ def accuracy(value):
 def seconds(value):
     """Return a time for a reader."""
     return "not measured yet" if value is None else f"{value:.0f} s"
+
+
+def megabytes(value):
+    """Return a size for a reader."""
+    return "not measured yet" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def steps(results, bench):
@@ -65,7 +71,7 @@ def cures(results, bench):
     rows = results["points_lost"]
     faults = list(next(iter(rows.values())))
     lines = [
-        [cure, *(f"{row[fault]:.2f}" if fault in row else "" for fault in faults)]
+        [cure, *(f"{round(row[fault], 2) + 0:.2f}" if fault in row else "" for fault in faults)]
         for cure, row in rows.items()
     ]
     return table(["cure", *faults], lines)
@@ -74,7 +80,7 @@ def cures(results, bench):
 def times(results, bench):
     """What takes how long, beside what it may take."""
     bench = bench or {}
-    budgets = bench.get("budgets", {"install": 300, "quick": 120, "full": 1200})
+    budgets = BUDGETS | SIZES | bench.get("budgets", {})
     whole = results and not results.get("resumed")  # it reused nothing
     full = bench.get("full_seconds", results["run_seconds"] if whole else None)
     rows = [
@@ -85,6 +91,8 @@ def times(results, bench):
             seconds(budgets["quick"]),
         ],
         ["`make run`", seconds(full), seconds(budgets["full"])],
+        ["memory of the quick run", megabytes(bench.get("memory")), megabytes(budgets["memory"])],
+        ["checkout", megabytes(bench.get("checkout")), megabytes(budgets["checkout"])],
     ]
     text = table(["command", "measured", "budget"], rows)
     if bench:
@@ -93,7 +101,8 @@ def times(results, bench):
         text += (
             f"\n\n`fast_crossbars`, {chip} chip: {row['times_faster_than_memtorch']:.0f} times as"
             f" fast as stock MemTorch and {row['times_slower_than_plain_network']:.2f} times the"
-            f" plain network's time, on the same {row['images']} images in one process."
+            f" plain network's time, {row['times_slower_than_channels_last']:.2f} times that of its"
+            f" fastest layout, on the same {row['images']} images in one process."
         )
     return text
 

@@ -81,7 +81,31 @@ def tables(results, text):
         for label, ways in results["chips"]["backdoor"].items()
         if label.startswith("only ")
     ]
-    return {"methods": [headers["methods"], *methods], "layers": [headers["layers"], *layers]}
+    lost, faults = results["points_lost"], list(text["faults"])
+    cures = [
+        [
+            title,
+            *(
+                f"{round(lost[cure][fault], 2) + 0:.2f}" if fault in lost[cure] else ""
+                for fault in faults
+            ),
+        ]
+        for cure, title in text["cures"].items()
+    ]
+    fast, seconds = results["fast_crossbars"], results["run_seconds"]
+    measured = {
+        "run": f"{seconds / 60:.0f} min",
+        "stock": f"{24 * fast['stock_days']:.0f} h",
+        "faster": f"{fast['times_faster_than_memtorch']:.0f} ×",
+        "plain": f"{fast['times_slower_than_plain_network']:.1f} ×",
+        "images": f"{fast['images_asked'] / 1e6:.1f} M",
+    }
+    return {
+        "methods": [headers["methods"], *methods],
+        "layers": [headers["layers"], *layers],
+        "cures": [[headers["cures"], *text["faults"].values()], *cures],
+        "times": [headers["times"], *([text["times"][key], measured[key]] for key in measured)],
+    }
 
 
 def wrapped(text, points, inches):
@@ -158,7 +182,7 @@ def add_table(slide, rows, box):
     shape = slide.shapes.add_table(
         len(rows), len(rows[0]), *(Inches(x) for x in (left, top, width, row_height * len(rows)))
     )
-    first = 0.34 * width
+    first = 0.62 * width if len(rows[0]) == 2 else 0.34 * width
     others = (width - first) / (len(rows[0]) - 1)
     for number, column in enumerate(shape.table.columns):
         column.width = Inches(others if number else first)

@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import functools
+import itertools
+import operator
 import random
 import sys
 import time
@@ -824,6 +826,58 @@ def test_wear_works_on_a_copy_and_is_seeded(nb, wear):
     assert all(map(torch.equal, conductances(nb.worn(model, nb.Wear(), seed=3)), before))
 
 
+def test_an_unknown_repair_is_named(nb):
+    """And the known ones are listed."""
+    with pytest.raises(ValueError, match=r"'prayer', expected one of nothing, gain"):
+        nb.repaired(halfway(nb, (8, 8)), None, None, None, "prayer")
+
+
+@pytest.mark.parametrize(
+    "wear",
+    [
+        {"low": -0.1},
+        {"high": 1.1},
+        {"low": 0.6, "high": 0.6},
+        {"low": float("nan")},
+        {"states": 1},
+        {"states": 2.5},
+        {"spread": -1},
+        {"hours": -1},
+        {"hours": float("nan")},
+    ],
+    ids=str,
+)
+def test_impossible_wear_is_refused(nb, wear):
+    """Before any chip is worn."""
+    with pytest.raises(ValueError, match="impossible wear"):
+        nb.Wear(**wear)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, None])
+def test_impossible_seeds_are_refused(nb, seed):
+    """By both functions that break chips."""
+    model = halfway(nb, (8, 8))
+    for function in (
+        lambda: nb.worn(model, nb.Wear(), seed),
+        lambda: nb.apply_device_faults(model, 0.1, 0.0, seed),
+    ):
+        with pytest.raises(ValueError, match="expected a whole number >= 0"):
+            function()
+
+
+@pytest.mark.parametrize(
+    ("wear", "varies"),
+    [({}, False), ({"states": 4}, False), ({"hours": 1e-4}, False)]
+    + [({k: 0.1}, True) for k in ("low", "high", "spread", "hours")],
+    ids=str,
+)
+def test_wear_varies_where_two_seeds_make_two_chips(nb, wear, varies):
+    """`varies` says what two seeds do."""
+    model, wear = halfway(nb, (8, 8)), nb.Wear(**wear)
+    one, other = (conductances(nb.worn(model, wear, seed)) for seed in (0, 1))
+    assert wear.varies == varies == (not all(map(torch.equal, one, other)))
+
+
 def test_wear_follows_its_laws(nb):
     """Levels, the spread's standard deviation and drift's median are what Wear says."""
     model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 60)), (128, 128))
@@ -847,7 +901,8 @@ def test_wear_follows_its_laws(nb):
 
 
 def test_compensation_by_hand(nb):
-    """One weight of a pair each: stuck low, stuck high, stuck twice, out of reach."""
+    """One weight of a pair each: stuck low, stuck high, stuck twice, out of reach; a healthy device
+    that differs from its plan is no fault."""
     model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 4, bias=False)), None)
     positive, negative = crossbars_of(model)
     for crossbar in (positive, negative):
@@ -856,6 +911,9 @@ def test_compensation_by_hand(nb):
     positive.conductance_matrix[0] = torch.tensor([0.6 * g, 0.6 * g, 0.6 * g, 0.6 * g])
     chip = nb.copy_memristive(model)
     plus, minus = (crossbar.conductance_matrix for crossbar in crossbars_of(chip))
+    for crossbar, stuck_columns in zip(crossbars_of(chip), ([0, 1, 3], [2, 3]), strict=True):
+        crossbar.fault_map[0, stuck_columns] = True
+    plus[1, 0] = 0.3 * g  # written inexactly, not stuck
     plus[0, 0] = g  # too much: the other takes g - .6 g
     plus[0, 1] = 1 / R_OFF  # nothing left: the other would have to be negative
     minus[0, 2] = g  # takes all: the healthy one can only give g
@@ -863,7 +921,104 @@ def test_compensation_by_hand(nb):
     nb.compensate(chip, model)
     assert torch.allclose(plus[0], torch.tensor([g, 1 / R_OFF, g, g]))
     assert torch.allclose(minus[0], torch.tensor([0.4 * g + 1 / R_OFF, 1 / R_OFF, g, g]))
-    assert torch.equal(plus[1:], positive.conductance_matrix[1:])
+    assert torch.equal(plus[2:], positive.conductance_matrix[2:])
+    assert plus[1, 0] == torch.tensor(0.3 * g) and minus[1, 0] == torch.tensor(1 / R_OFF)
+
+
+@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=label)
+def test_the_fault_map_says_which_devices_are_stuck(nb, tile_shape):
+    """Low and high faults, a second round of faults as well; the original has none."""
+    model = halfway(nb, tile_shape)
+    once = nb.apply_device_faults(model, 0.1, 0.1, seed=0)
+    twice = nb.apply_device_faults(once, 0.2, 0.0, seed=1)
+    for original, first, second in zip(*map(crossbars_of, (model, once, twice)), strict=True):
+        assert torch.equal(
+            nb.fault_map(first), first.conductance_matrix != original.conductance_matrix
+        )
+        assert torch.equal(
+            nb.fault_map(second), second.conductance_matrix != original.conductance_matrix
+        )
+        assert not nb.fault_map(original).any()
+
+
+def left_over(nb, chip, model):
+    """The squared error of the differences that a chip holds after `compensate`, in units of
+    1 / R_ON, for each layer and each row of its matrix."""
+    chip = nb.copy_memristive(chip)
+    nb.compensate(chip, model)
+    errors = []
+    for layer, plan in zip(layers_of(chip), layers_of(model), strict=True):
+        held, wanted = (
+            operator.sub(*(c.conductance_matrix.reshape(-1)[nb.weight_cells(c)] for c in arrays))
+            for arrays in (layer.crossbars, plan.crossbars)
+        )
+        errors.append(((held - wanted) * R_ON).square().view(layer.crossbars[0].rows, -1).sum(1))
+    return errors
+
+
+@pytest.mark.parametrize("tile_shape", [None, (5, 4)], ids=label)
+def test_rows_are_moved_to_the_best_of_all_orders(nb, tile_shape):
+    """On a small layer, against all orders of the rows of each tile, tried one by one."""
+    layer = nn.Sequential(nn.Linear(5, 4, bias=False))
+    with torch.no_grad():
+        layer[0].weight.copy_(torch.randn(4, 5, generator=torch.Generator().manual_seed(3)))
+    model = convert(nb, layer, tile_shape)
+    chip = nb.apply_device_faults(model, 0.3, 0.1, seed=2)
+    moved = nb.copy_memristive(chip)
+    nb.rearrange(moved, model)
+    cells = nb.weight_cells(crossbars_of(chip)[0]).view(5, 4)
+    planned, faulty, stuck = (
+        [part.reshape(-1)[cells] for part in parts]
+        for parts in (
+            conductances(model),
+            conductances(chip),
+            [nb.fault_map(c) for c in crossbars_of(chip)],
+        )
+    )
+    best = np.inf
+    for order in itertools.permutations(range(5)):
+        trial = nb.copy_memristive(model)
+        for c, plan, now, fault in zip(crossbars_of(trial), planned, faulty, stuck, strict=True):
+            lines = torch.tensor(order)
+            c.conductance_matrix.view(-1)[cells] = torch.where(fault[lines], now[lines], plan)
+            c.fault_map.view(-1)[cells] = fault[lines]
+        best = min(best, left_over(nb, trial, model)[0].sum().item())
+    before = left_over(nb, chip, model)[0].sum().item()
+    assert left_over(nb, moved, model)[0].sum().item() == pytest.approx(best, rel=1e-4)
+    assert best < 0.9 * before
+    # The same devices are stuck, in another order of lines.
+    for old, new in zip(crossbars_of(chip), crossbars_of(moved), strict=True):
+        old, new = (nb.fault_map(c).view(-1)[cells] for c in (old, new))
+        assert sorted(map(tuple, old.tolist())) == sorted(map(tuple, new.tolist()))
+
+
+def test_rows_stay_within_their_tile(nb):
+    """Faults in the first tile of rows only: the second keeps its plan."""
+    model = halfway(nb, (8, 8))
+    chip = nb.copy_memristive(model)
+    crossbar = chip.fc1.crossbars[0]
+    first = nb.weight_cells(crossbar).view(crossbar.rows, crossbar.columns)[:8]
+    crossbar.conductance_matrix.view(-1)[first[::2]] = 1 / R_ON
+    crossbar.fault_map.view(-1)[first[::2]] = True
+    nb.rearrange(chip, model)
+    changed = nb.fault_map(crossbar).view(-1)[nb.weight_cells(crossbar)]
+    assert changed.view(crossbar.rows, -1)[8:].sum() == 0 and changed.sum() == first[::2].numel()
+
+
+def test_redundancy_halves_a_stuck_device(nb):
+    """A device stuck in one of both chips counts half; one stuck in both, fully."""
+    model = halfway(nb, (8, 8))
+    chip, spare = nb.copy_memristive(model), nb.copy_memristive(model)
+    cells = nb.weight_cells(chip.fc1.crossbars[0])
+    before = model.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
+    for one in (chip, spare):
+        one.fc1.crossbars[0].conductance_matrix.view(-1)[cells[0]] = 1 / R_ON
+    chip.fc1.crossbars[0].conductance_matrix.view(-1)[cells[1]] = 1 / R_ON
+    nb.double(chip, spare)
+    after = chip.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
+    assert after[0].item() == pytest.approx(1 / R_ON)
+    assert after[1].item() == pytest.approx((1 / R_ON + before[1].item()) / 2)
+    assert torch.equal(after[2:], before[2:])
 
 
 def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
@@ -894,14 +1049,28 @@ def test_a_common_gain_undoes_a_common_loss(nb):
     assert relative_error(run(chip, images)[0], expected[0]) < 1e-5
 
 
-@pytest.mark.parametrize("how", ["nothing", "gain", "calibration", "map", "map and calibration"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "nothing",
+        "gain",
+        "redundancy",
+        "calibration",
+        "map",
+        "map and rows",
+        "map and calibration",
+        "map, rows, calibration",
+    ],
+)
 def test_repairs_work_on_a_copy(nb, how):
     """The worn chip and its plan keep their conductances and answers."""
     net = network("attributes")
     model, images = converted(nb, "attributes", (8, 8)), pictures(20)
     chip = nb.worn(model, nb.Wear(low=0.1), seed=0)
     before, answers = conductances(chip), run(chip, images)
-    fixed = nb.repaired(chip, model, net, images, how)
+    spare = functools.partial(nb.worn, model, nb.Wear(low=0.1), seed=1)
+    assert how in nb.REPAIRS
+    fixed = nb.repaired(chip, model, net, images, how, spare)
     assert all(map(torch.equal, conductances(chip), before))
     assert all(map(torch.equal, run(chip, images), answers))
     assert (how == "nothing") == all(map(torch.equal, run(fixed, images), answers))

@@ -122,20 +122,20 @@ def test_sweeps_cover_the_rates(results):
     for label, ways in chips.items():
         row = ways["nothing"]
         for key in ("accuracy", "accuracy_do", "flips", "pull"):
-            assert row[key]["n"] >= 5
+            assert row[key]["n"] >= (1 if label == "none" else 5)  # whole chips are all alike
         assert label == "none" or len(set(row["accuracy"]["runs"])) >= 3, label
     assert chips["none"]["nothing"]["flips"]["mean"] < chips["low 5%"]["nothing"]["flips"]["mean"]
 
 
 def test_other_wear_has_five_draws(results):
-    """Levels, spread, drift and the hardware's settings, for both networks."""
+    """Levels (one draw: chance has no part), spread, drift and the hardware's settings, for both
+    networks."""
     for sweeps in results["wear"].values():
         assert len(sweeps) >= 7
-        for ticks in sweeps.values():
+        for kind, ticks in sweeps.items():
             assert len(ticks) >= 2
-            assert all(
-                row["accuracy"]["n"] >= 5 and row["flips"]["n"] >= 5 for row in ticks.values()
-            )
+            needed = 1 if kind == "conductance levels" else 5
+            assert all(row[key]["n"] >= needed for row in ticks.values() for key in row)
 
 
 def test_cures_hold(results, accuracy):
@@ -146,6 +146,9 @@ def test_cures_hold(results, accuracy):
     assert lost["clipping and injection"]["low 10%"] < 0.5
     assert lost["clipping and injection"]["low 30%"] < 1.5
     assert lost["… compensation, calibration"]["low 30%"] < 0.5
+    assert set(map(len, lost.values())) == {len(lost["untreated"])}, "a cell of the matrix is empty"
+    for way in ("redundancy", "calibration", "compensation", "rows moved, compensation"):
+        assert f"… {way}" in lost and lost[f"… {way}"]["low 50%"] < lost[way]["low 50%"]
     assert accuracy["hardware_memristive_faults"] > 0.72
 
 

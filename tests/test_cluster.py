@@ -1,0 +1,101 @@
+"""`CLUSTER`: the notebook's tasks on a real Dask scheduler's workers, one of which is killed."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TASKS = 4
+# As in the notebook, definitions stand in __main__, from where they travel to the workers.
+SCRIPT = f"""
+import json, sys
+notebook, CLUSTER_ADDRESS, root, prefix = sys.argv[1:]
+for cell in json.load(open(notebook, encoding="utf-8"))["cells"]:
+    if {{"parameters", "definitions"}} & set(cell["metadata"].get("tags", [])):
+        exec(compile("".join(cell["source"]), notebook, "exec"), globals())
+CLUSTER = CLUSTER_ADDRESS
+recipe = Recipe(images=1_000, epochs=2)
+shared = {{"recipe": recipe, "made_from": {{}}, "root": root}}
+tasks = [
+    (train_network, {{"name": f"{{prefix}} {{k}}", "seed": seed_for(0, k)}} | shared)
+    for k in range({TASKS})
+]
+print(json.dumps([record["history"] for record in run_parallel(tasks)]))
+"""
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def start(*arguments, **options):
+    """A process of this Python, of one thread in every library."""
+    one = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)], env=os.environ | one, text=True, **options
+    )
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A scheduler's address and its two workers, processes of their own."""
+    address, log = f"tcp://127.0.0.1:{free_port()}", (tmp_path / "dask.log").open("w")
+    quiet = {"stdout": log, "stderr": log, "cwd": tmp_path}
+    port = address.rpartition(":")[2]
+    dask = ("-m", "dask")
+    scheduler = start(
+        *dask, "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", **quiet
+    )
+    single = ("--nthreads", 1, "--no-nanny", "--no-dashboard")
+    workers = [start(*dask, "worker", address, *single, **quiet) for _ in range(2)]
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+    log.close()
+
+
+def train_on(address, root, prefix, when_one_is_done=lambda: None):
+    """Train the networks on a cluster, or here if `address` is empty; their histories."""
+    notebook = ROOT / "coloredmnist.ipynb"
+    arguments = ("-c", SCRIPT, notebook, address, root, prefix)
+    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    first = process.stdout.readline()
+    if first.startswith(f"[1/{TASKS}] "):
+        when_one_is_done()
+    rest, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    lines = (first + rest).splitlines()
+    assert [line.partition(" ")[0] for line in lines[:-1]] == [
+        f"[{k + 1}/{TASKS}]" for k in range(TASKS)
+    ]
+    return json.loads(lines[-1])
+
+
+def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(nb, cluster, empty_root):
+    """Trained here, trained by two workers, and by two of which one is killed in the middle."""
+    nb.prepare_environments(empty_root)
+    address, workers = cluster
+    here = train_on("", empty_root, "here")
+    assert train_on(address, empty_root, "there") == here
+    assert all(worker.poll() is None for worker in workers)
+    assert train_on(address, empty_root, "bereft", workers[0].kill) == here
+    assert workers[0].wait() < 0 and workers[1].poll() is None
+    names = sorted(path.name for path in (empty_root / "checkpoints").iterdir())
+    assert len(names) == 3 * TASKS * 2 and not [name for name in names if name.startswith(".")]
+
+
+def test_a_scheduler_that_does_not_answer_is_named(nb):
+    """With what to do."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(RuntimeError, match=rf"CLUSTER = '{address}'.*dask scheduler"):
+        with nb.workers(address):
+            pass

@@ -1,0 +1,171 @@
+"""Runs that are killed at random moments and started again; folders that cannot be written; two
+runs at once. `KILLS=20 pytest tests/test_interruption.py` for more kills than CI has time for."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import link_mnist
+
+ROOT = Path(__file__).resolve().parent.parent
+KILLS = int(os.environ.get("KILLS", 4))
+# The notebook's own way, in small: environments, networks that teach each other, their test, chips.
+SCRIPT = """
+import json, sys
+notebook, root = sys.argv[1:]
+for cell in json.load(open(notebook, encoding="utf-8"))["cells"]:
+    if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
+        exec(compile("".join(cell["source"]), notebook, "exec"), globals())
+print("ready", flush=True)
+prepare_folders(root)
+prepare_environments(root)
+first = Recipe("recolouring", images=400, epochs=2, noise_aware=True)
+rungs = {
+    "first": ("", first, None),
+    "second": ("", replace(first, noise_aware=False, continues=True), "first"),
+}
+shared = {"made_from": {}, "root": root}
+tasks = [
+    (train_chain, {"name": str(k), "rungs": rungs, "k": k, "seed": seed_for(0, k)} | shared)
+    for k in range(3)
+]
+histories = [
+    [record["history"] for record in records.values()] for records in run_parallel(tasks)
+]
+tasks = [
+    (evaluate_network, {"name": f"test {name}", "checkpoint": name, "network": "CNN"}
+     | {"images": 2_000, "p_red": 0.5} | shared)
+    for name in ("first", "second", "second-1", "second-2")
+]
+chip = {"name": "chip", "checkpoint": "second", "draws": [0, 1], "images": 200, "both": 100}
+chip |= {"jobs": [("low", asdict(Wear(low=0.05)), ["nothing", "map"])], "p_red": 0.5}
+measured = run_parallel([*tasks, (measure_chip, chip | shared)])
+print(json.dumps([histories, measured]))
+"""
+
+
+def start(root):
+    """A run in a session of its own, after it has read the notebook."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, ROOT / "coloredmnist.ipynb", root],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "ready\n", process.stderr.read()
+    return process
+
+
+def finish(process):
+    """What a run found: the last line that it prints."""
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert "damaged" not in output + errors
+    return json.loads(output.splitlines()[-1])
+
+
+def kept(root):
+    """When each finished unit was written."""
+    folders = (root / name for name in ("ColoredMNIST", "checkpoints", "results"))
+    files = (path for folder in folders if folder.exists() for path in folder.iterdir())
+    return {path: path.stat().st_mtime_ns for path in files if not path.name.startswith(".")}
+
+
+def temporaries(root):
+    """Files that a killed run left half written."""
+    return [path for path in root.rglob(".*") if path.is_file()]
+
+
+def test_killed_runs_end_like_undisturbed_ones(tmp_path):
+    """Whatever was finished when a run was killed is used as it is; nothing half written is; the
+    results are the same, and no temporary file is left."""
+    root = link_mnist(tmp_path / "undisturbed")
+    began = time.monotonic()
+    expected = finish(start(root))
+    seconds, units = time.monotonic() - began, set(path.name for path in kept(root))
+    chance, killed = random.Random(0), 0
+    while killed < KILLS:
+        root = link_mnist(tmp_path / f"killed {killed}")
+        done = {}
+        while True:
+            process = start(root)
+            try:
+                process.wait(timeout=chance.uniform(0, 0.6 * seconds))
+                found = finish(process)
+                break
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.communicate()
+                killed += 1
+            now = kept(root)
+            complete = {
+                p: t for p, t in done.items() if p.suffix == ".json" or "ColoredM" in str(p)
+            }
+            assert complete.items() <= now.items(), "a finished unit was made again"
+            done = now
+            if killed == KILLS:
+                found = finish(start(root))
+                break
+        assert found == expected
+        assert set(path.name for path in kept(root)) == units
+        assert temporaries(root) == []
+        shutil.rmtree(root)
+
+
+def test_two_runs_at_once_agree(tmp_path):
+    """In the same folder, at the same time."""
+    root = link_mnist(tmp_path / "data")
+    both = [start(root), start(root)]
+    first, second = map(finish, both)
+    assert first == second
+    assert temporaries(root) == []
+    assert finish(start(root)) == first
+
+
+def test_temporaries_of_living_runs_stay(nb, tmp_path):
+    """Only those of processes that are gone are removed, below any depth, and nothing else is."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    mine = tmp_path / "results" / f".{os.getpid()}.a.json"
+    theirs = tmp_path / "results" / f".{gone.pid}.a.json"
+    hidden = tmp_path / ".gitkeep"
+    mine.parent.mkdir()
+    for path in (mine, theirs, hidden):
+        path.touch()
+    nb.prepare_folders(tmp_path, tmp_path / "new")
+    assert mine.exists() and hidden.exists() and not theirs.exists()
+    assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
+    """As on a read-only disk: what is wrong, and what to do."""
+
+    def refuse(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    expected = r"data/ cannot be written \(Read-only file system\)\. Make it writable"
+    with pytest.raises(RuntimeError, match=expected):
+        nb.prepare_folders(tmp_path / "data")
+
+
+def test_a_file_in_the_folders_place_is_named(nb, tmp_path):
+    """`data` is a file."""
+    (tmp_path / "data").write_text("no folder")
+    with pytest.raises(RuntimeError, match=r"data/ cannot be written"):
+        nb.prepare_folders(tmp_path / "data")
+
+
+def test_a_full_disk_is_named(nb, tmp_path):
+    """More room asked for than there is."""
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(RuntimeError, match=r"data/ has \d+ MB left, a run needs \d+ MB\. Free"):
+        nb.prepare_folders(tmp_path / "data", room=2 * free)
