@@ -308,6 +308,10 @@ def test_neighbours_vote_by_angle(nb):
 class Undecided(torch.nn.Module):
     """A teacher that has no opinion and sees two kinds of shape: thick ones and thin ones."""
 
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))  # says on which device it is
+
     def features(self, x):
         thick = (x.amax(1).mean((1, 2)) > 0.1).float()[:, None]
         return F.pad(torch.cat([thick, 1 - thick], 1), (0, 62)) + 1e-3 * x.amax(1)[:, 0, :1]
