@@ -21,6 +21,7 @@ from files import replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 BUDGETS = {"install": 300, "quick": 120, "full": 1200}  # seconds, on two cores
+FULL = ("full_seconds", "full_code_hash")  # the last full run that reused nothing, and of what
 SIZES = {"checkout": 25e6, "memory": 6 * 2**30}  # bytes
 PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
 
@@ -92,8 +93,8 @@ def versions(python):
 
 
 def measure(before):
-    """Clone, install, run; return the record. `before`: the last one, which knows the time of the
-    last full run if the committed one reused something."""
+    """Clone, install, run; return the record. `before`: the last one, which knows the last full
+    run that reused nothing, should the committed one have reused something."""
     if output("git", "-C", str(ROOT), "status", "--porcelain"):
         print("Note: the clone holds the last commit, not the changes in this folder.", flush=True)
     with tempfile.TemporaryDirectory(prefix="coloredmnist-bench-") as temporary:
@@ -117,7 +118,7 @@ def measure(before):
             "versions": versions(python),
             "install_seconds": install,
             "quick_seconds": quick,
-            "full_seconds": full_seconds(clone) or before.get("full_seconds"),
+            **(full_run(clone) or {key: before.get(key) for key in FULL}),
             "checkout": checkout,
             "memory": memory,
             "budgets": BUDGETS | SIZES,
@@ -125,14 +126,16 @@ def measure(before):
         }
 
 
-def full_seconds(folder):
-    """Return how long the committed full run took, if there is one that reused nothing."""
+def full_run(folder):
+    """Return what FULL names of the committed full run, if there is one that reused nothing."""
     path = folder / "figures" / "results.json"
     if not path.is_file():
         return None
     results = json.loads(path.read_text(encoding="utf-8"))
     whole = results["profile"] == "full" and not results["resumed"]
-    return results["run_seconds"] if whole else None
+    if not whole:
+        return None
+    return {"full_seconds": results["run_seconds"], "full_code_hash": results["code_hash"]}
 
 
 def main():

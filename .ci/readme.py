@@ -82,7 +82,9 @@ def times(results, bench):
     bench = bench or {}
     budgets = BUDGETS | SIZES | bench.get("budgets", {})
     whole = results and not results.get("resumed")  # it reused nothing
-    full = bench.get("full_seconds", results["run_seconds"] if whole else None)
+    full = seconds(bench.get("full_seconds", results["run_seconds"] if whole else None))
+    if results and bench.get("full_code_hash") not in (None, results["code_hash"]):
+        full += ", an earlier version"
     rows = [
         ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
         [
@@ -90,7 +92,7 @@ def times(results, bench):
             seconds(bench.get("quick_seconds")),
             seconds(budgets["quick"]),
         ],
-        ["`make run`", seconds(full), seconds(budgets["full"])],
+        ["`make run`", full, seconds(budgets["full"])],
         ["memory of the quick run", megabytes(bench.get("memory")), megabytes(budgets["memory"])],
         ["checkout", megabytes(bench.get("checkout")), megabytes(budgets["checkout"])],
     ]

@@ -7,6 +7,7 @@ import cvttf_NotoSansCJK_Regular
 import typst
 from docx import Document
 from docx.enum.section import WD_ORIENT
+from docx.enum.table import WD_CELL_VERTICAL_ALIGNMENT
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml.ns import qn
 from docx.shared import Cm, Pt
@@ -111,6 +112,7 @@ def build_form(language):
         row.height = Cm(1.4) if texts[0] == words["sign"] else Cm(0.85)
         for number, cell in enumerate(row.cells):
             cell.width = Cm(8.1) if number == 0 else Cm(4.4)
+            cell.vertical_alignment = WD_CELL_VERTICAL_ALIGNMENT.CENTER
             paragraph = cell.paragraphs[0]
             paragraph.alignment = WD_ALIGN_PARAGRAPH.CENTER if number else WD_ALIGN_PARAGRAPH.LEFT
             text = texts[number] if number < len(texts) else ""

@@ -4,6 +4,7 @@ import gzip
 import os
 import random
 import shutil
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,23 @@ NOTEBOOK = ROOT / "coloredmnist.ipynb"
 MNIST = ROOT / "data" / "mnist"
 MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 ENVIRONMENTS = ("train1", "train2", "test")
+
+
+# For scripts of `python -c`: definitions stand in __main__, as in the notebook itself, from
+# where they travel to workers. The first argument is the notebook.
+AS_NOTEBOOK = """
+import json, sys
+for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
+    if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
+        exec(compile("".join(cell["source"]), sys.argv[1], "exec"), globals())
+"""
+
+
+def free_port():
+    """A port that nothing listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 def rng_states():

@@ -3,7 +3,6 @@
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import free_port
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -54,10 +54,7 @@ def project(tmp_path):
 @pytest.fixture
 def lab(project, tmp_path_factory):
     """The address of the notebook in a JupyterLab of its own."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    token, home = secrets.token_hex(8), tmp_path_factory.mktemp("jupyter")
+    port, token, home = free_port(), secrets.token_hex(8), tmp_path_factory.mktemp("jupyter")
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,

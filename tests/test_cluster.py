@@ -2,38 +2,31 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import AS_NOTEBOOK, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = 4
-# As in the notebook, definitions stand in __main__, from where they travel to the workers.
-SCRIPT = f"""
-import json, sys
-notebook, CLUSTER_ADDRESS, root, prefix = sys.argv[1:]
-for cell in json.load(open(notebook, encoding="utf-8"))["cells"]:
-    if {{"parameters", "definitions"}} & set(cell["metadata"].get("tags", [])):
-        exec(compile("".join(cell["source"]), notebook, "exec"), globals())
-CLUSTER = CLUSTER_ADDRESS
-recipe = Recipe(images=1_000, epochs=2)
-shared = {{"recipe": recipe, "made_from": {{}}, "root": root}}
+SCRIPT = (
+    AS_NOTEBOOK
+    + f"""
+def trained(name, **arguments):
+    return train_network(name, **arguments)["history"], os.getpid()
+
+
+CLUSTER, root, prefix = sys.argv[2:]
+shared = {{"recipe": Recipe(images=1_000, epochs=2), "made_from": {{}}, "root": root}}
 tasks = [
-    (train_network, {{"name": f"{{prefix}} {{k}}", "seed": seed_for(0, k)}} | shared)
+    (trained, {{"name": f"{{prefix}} {{k}}", "seed": seed_for(0, k)}} | shared)
     for k in range({TASKS})
 ]
-print(json.dumps([record["history"] for record in run_parallel(tasks)]))
+print(json.dumps(run_parallel(tasks)))
 """
-
-
-def free_port():
-    """A port that nothing listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+)
 
 
 def start(*arguments, **options):
@@ -64,7 +57,8 @@ def cluster(tmp_path):
 
 
 def train_on(address, root, prefix, when_one_is_done=lambda: None):
-    """Train the networks on a cluster, or here if `address` is empty; their histories."""
+    """Train the networks on a cluster, or here if `address` is empty; their histories, and the
+    processes that trained them."""
     notebook = ROOT / "coloredmnist.ipynb"
     arguments = ("-c", SCRIPT, notebook, address, root, prefix)
     process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -77,18 +71,22 @@ def train_on(address, root, prefix, when_one_is_done=lambda: None):
     assert [line.partition(" ")[0] for line in lines[:-1]] == [
         f"[{k + 1}/{TASKS}]" for k in range(TASKS)
     ]
-    return json.loads(lines[-1])
+    histories, processes = zip(*json.loads(lines[-1]), strict=True)
+    return histories, set(processes)
 
 
 def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(nb, cluster, empty_root):
     """Trained here, trained by two workers, and by two of which one is killed in the middle."""
     nb.prepare_environments(empty_root)
     address, workers = cluster
-    here = train_on("", empty_root, "here")
-    assert train_on(address, empty_root, "there") == here
-    assert all(worker.poll() is None for worker in workers)
-    assert train_on(address, empty_root, "bereft", workers[0].kill) == here
+    here, own = train_on("", empty_root, "here")
+    there, processes = train_on(address, empty_root, "there")
+    assert there == here
+    assert processes == {worker.pid for worker in workers} and not processes & own
+    bereft, processes = train_on(address, empty_root, "bereft", workers[0].kill)
+    assert bereft == here
     assert workers[0].wait() < 0 and workers[1].poll() is None
+    assert workers[1].pid in processes <= {worker.pid for worker in workers}
     names = sorted(path.name for path in (empty_root / "checkpoints").iterdir())
     assert len(names) == 3 * TASKS * 2 and not [name for name in names if name.startswith(".")]
 

@@ -12,17 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import link_mnist
+from conftest import AS_NOTEBOOK, link_mnist
 
 ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", 4))
 # The notebook's own way, in small: environments, networks that teach each other, their test, chips.
-SCRIPT = """
-import json, sys
-notebook, root = sys.argv[1:]
-for cell in json.load(open(notebook, encoding="utf-8"))["cells"]:
-    if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
-        exec(compile("".join(cell["source"]), notebook, "exec"), globals())
+SCRIPT = (
+    AS_NOTEBOOK
+    + """
+root = sys.argv[2]
 print("ready", flush=True)
 prepare_folders(root)
 prepare_environments(root)
@@ -49,6 +47,7 @@ chip |= {"jobs": [("low", asdict(Wear(low=0.05)), ["nothing", "map"])], "p_red":
 measured = run_parallel([*tasks, (measure_chip, chip | shared)])
 print(json.dumps([histories, measured]))
 """
+)
 
 
 def start(root):

@@ -14,6 +14,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = {
     "profile": "full",
     "run_seconds": 431.6,
+    "code_hash": "of this run",
     "ceiling": {"test": 0.7512},
     "steps": [
         {
@@ -105,6 +106,10 @@ def test_times_block_says_what_was_not_measured():
     assert "| checkout | 17 MB | 25 MB |" in text
     assert "| `make install` | 201 s | 300 s |" in text
     assert "| `make run` | 543 s | 900 s |" in text
+    other = readme.fill(empty, RESULTS, bench | {"full_code_hash": "another"})
+    assert "| `make run` | 543 s, an earlier version | 900 s |" in other
+    same = readme.fill(empty, RESULTS, bench | {"full_code_hash": RESULTS["code_hash"]})
+    assert "| `make run` | 543 s | 900 s |" in same
     assert "| `make run` | 432 s | 1200 s |" in readme.fill(empty, RESULTS, None)
     resumed = readme.fill(empty, RESULTS | {"resumed": True}, None)
     assert "| `make run` | not measured yet | 1200 s |" in resumed

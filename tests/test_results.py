@@ -149,6 +149,10 @@ def test_cures_hold(results, accuracy):
     assert set(map(len, lost.values())) == {len(lost["untreated"])}, "a cell of the matrix is empty"
     for way in ("redundancy", "calibration", "compensation", "rows moved, compensation"):
         assert f"… {way}" in lost and lost[f"… {way}"]["low 50%"] < lost[way]["low 50%"]
+        assert lost[f"… {way}"]["low 50%"] < lost["clipping and injection"]["low 50%"], way
+    for rest in ("compensation", "compensation, calibration"):
+        for label in ("low 20%", "low 30%", "low 50%", "high 50%"):
+            assert lost[f"… rows moved, {rest}"][label] < lost[f"… {rest}"][label], (rest, label)
     assert accuracy["hardware_memristive_faults"] > 0.72
 
 
