@@ -1,5 +1,5 @@
-"""Another device than the CPU, without having one: PyTorch's meta device computes shapes only, and
-refuses to mix with tensors of the CPU, as a GPU would."""
+"""Another device than the CPU, without having one: PyTorch's meta device computes shapes only. It
+refuses to mix with tensors of the CPU as a GPU would, but for products: those are looked at."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_a_training_step_stays_on_its_device(nb, objective):
     nb.clip_weights(network, 1.5)
 
 
-def test_crossbars_are_multiplied_where_the_inputs_are(nb):
+def test_crossbars_are_multiplied_where_the_inputs_are(nb, monkeypatch):
     """Conductances stay on the CPU, where MemTorch keeps them, and follow the inputs; so do the
     factors of a calibration."""
     network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Flatten(), nn.Linear(8 * 24 * 24, 8))
@@ -62,9 +62,16 @@ def test_crossbars_are_multiplied_where_the_inputs_are(nb):
     chip = nb.to_memristive(network, config).to(META)
     for layer in nb.memristive_layers(chip):
         layer.transform_output = nb.Corrected(layer.transform_output, torch.ones(8), torch.zeros(8))
+    seen, summed = set(), nb.summed_currents
+
+    def watched(layer, voltages, conductances, columns):
+        seen.update((voltages.device, conductances.device))
+        return summed(layer, voltages, conductances, columns)
+
+    monkeypatch.setattr(nb, "summed_currents", watched)
     with nb.fast_crossbars(chip):
         answers = chip(torch.zeros(4, 3, 28, 28, device=META))
-    assert answers.device == META and answers.shape == (4, 8)
+    assert seen == {META} and answers.device == META and answers.shape == (4, 8)
     held = [
         array.conductance_matrix
         for layer in nb.memristive_layers(chip)
