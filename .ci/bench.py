@@ -2,27 +2,26 @@
 memory, size of the checkout, and the simulation of crossbars as a ratio to stock MemTorch and to
 the plain CNN.
 
-Writes figures/bench.json. The full profile's time is not measured here: the notebook records it in
-figures/results.json. Python's standard library only.
+Writes figures/bench.json. The full profile is not run here: `make run` notes there what the last
+full run took that reused nothing. Python's standard library only.
 """
 
 import datetime
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 from files import replacing
+from memory import peak_memory
 
 ROOT = Path(__file__).resolve().parent.parent
-BUDGETS = {"install": 300, "quick": 120, "full": 1200}  # seconds, on two cores
-FULL = ("full_seconds", "full_code_hash")  # the last full run that reused nothing, and of what
-SIZES = {"checkout": 25e6, "memory": 6 * 2**30}  # bytes
+BUDGETS = {"install": 300, "quick": 120, "full": 900}  # seconds, on two cores
+FULL = ("full_seconds", "full_memory", "full_code_hash")  # noted by `make run`
+SIZES = {"checkout": 25e6, "memory": 6 * 2**30, "full_memory": 6 * 2**30}  # bytes
 PACKAGES = ("torch", "torchvision", "numpy", "memtorch-cpu", "numba")
 
 
@@ -41,43 +40,6 @@ def seconds(command, folder):
     return round(time.monotonic() - started, 1)
 
 
-def memory_of(process):
-    """Return the bytes that a process and all below it hold, shared ones counted once; on Linux."""
-    parents, held = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            )
-            pss = re.search(r"^Pss: +(\d+) kB", (folder / "smaps_rollup").read_text(), re.MULTILINE)
-            held[int(folder.name)] = 1024 * int(pss[1])
-        except (OSError, TypeError):
-            continue  # it has ended meanwhile, or is not ours
-    family = {process}
-    while more := {child for child, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sum(held.get(member, 0) for member in family)
-
-
-def peak_memory(function):
-    """Return a function's value, and the most bytes that this process and all below it held while
-    it ran, seen twice a second; None where that cannot be seen."""
-    peak, done = [0], threading.Event()
-
-    def watch():
-        while not done.wait(0.5):
-            peak.append(memory_of(os.getpid()))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        value = function()
-    finally:
-        done.set()
-        watcher.join()
-    return value, max(peak) or None
-
-
 def output(*command):
     """Return what a command prints."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -93,8 +55,7 @@ def versions(python):
 
 
 def measure(before):
-    """Clone, install, run; return the record. `before`: the last one, which knows the last full
-    run that reused nothing, should the committed one have reused something."""
+    """Clone, install, run; return the record. `before`: the last one, which knows the full run."""
     if output("git", "-C", str(ROOT), "status", "--porcelain"):
         print("Note: the clone holds the last commit, not the changes in this folder.", flush=True)
     with tempfile.TemporaryDirectory(prefix="coloredmnist-bench-") as temporary:
@@ -118,24 +79,12 @@ def measure(before):
             "versions": versions(python),
             "install_seconds": install,
             "quick_seconds": quick,
-            **(full_run(clone) or {key: before.get(key) for key in FULL}),
+            **{key: before.get(key) for key in FULL},
             "checkout": checkout,
             "memory": memory,
             "budgets": BUDGETS | SIZES,
             "speed": speed,
         }
-
-
-def full_run(folder):
-    """Return what FULL names of the committed full run, if there is one that reused nothing."""
-    path = folder / "figures" / "results.json"
-    if not path.is_file():
-        return None
-    results = json.loads(path.read_text(encoding="utf-8"))
-    whole = results["profile"] == "full" and not results["resumed"]
-    if not whole:
-        return None
-    return {"full_seconds": results["run_seconds"], "full_code_hash": results["code_hash"]}
 
 
 def main():
@@ -146,15 +95,15 @@ def main():
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
-    print(f"\n{'':8} {'seconds':>8} {'budget':>8}")
+    print(f"\n{'':11} {'seconds':>8} {'budget':>8}")
     for name, budget in BUDGETS.items():
         taken = record[f"{name}_seconds"]
         verdict = "not measured" if taken is None else "ok" if taken <= budget else "OVER BUDGET"
-        print(f"{name:8} {'-' if taken is None else f'{taken:.0f}':>8} {budget:>8}  {verdict}")
+        print(f"{name:11} {'-' if taken is None else f'{taken:.0f}':>8} {budget:>8}  {verdict}")
     for name, budget in SIZES.items():
         size = record[name]
         verdict = "not measured" if size is None else "ok" if size <= budget else "OVER BUDGET"
-        print(f"{name:8} {(size or 0) / 1e6:>5.0f} MB {budget / 1e6:>5.0f} MB  {verdict}")
+        print(f"{name:11} {(size or 0) / 1e6:>5.0f} MB {budget / 1e6:>5.0f} MB  {verdict}")
     for chip, row in record["speed"].items():
         print(
             f"fast_crossbars, {chip}: {row['times_faster_than_memtorch']:.0f} times as fast as "

@@ -81,8 +81,7 @@ def times(results, bench):
     """What takes how long, beside what it may take."""
     bench = bench or {}
     budgets = BUDGETS | SIZES | bench.get("budgets", {})
-    whole = results and not results.get("resumed")  # it reused nothing
-    full = seconds(bench.get("full_seconds", results["run_seconds"] if whole else None))
+    full = seconds(bench.get("full_seconds"))
     if results and bench.get("full_code_hash") not in (None, results["code_hash"]):
         full += ", an earlier version"
     rows = [
@@ -94,6 +93,11 @@ def times(results, bench):
         ],
         ["`make run`", full, seconds(budgets["full"])],
         ["memory of the quick run", megabytes(bench.get("memory")), megabytes(budgets["memory"])],
+        [
+            "memory of `make run`",
+            megabytes(bench.get("full_memory")),
+            megabytes(budgets["full_memory"]),
+        ],
         ["checkout", megabytes(bench.get("checkout")), megabytes(budgets["checkout"])],
     ]
     text = table(["command", "measured", "budget"], rows)

@@ -7,7 +7,9 @@ other profile runs in a copy, build/<profile>/, and changes nothing outside it.
 import argparse
 import base64
 import fcntl
+import functools
 import io
+import json
 import re
 import shutil
 import signal
@@ -22,6 +24,7 @@ import zmq
 from files import replacing
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
+from memory import peak_memory
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from PIL import Image
@@ -160,6 +163,19 @@ def finished(path):
     return notebook
 
 
+def note_full_run(folder, memory):
+    """Note in figures/bench.json what a full run took, if it reused nothing: README shows it."""
+    results, bench = folder / "figures" / "results.json", folder / "figures" / "bench.json"
+    found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    if found.get("resumed", True):
+        return
+    record = json.loads(bench.read_text(encoding="utf-8")) if bench.is_file() else {}
+    record |= {"full_seconds": round(found["run_seconds"], 1), "full_memory": memory}
+    record |= {"full_code_hash": found["code_hash"]}
+    with replacing(bench) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
 def run(root, profile, fresh):
     """Execute the notebook; return the exit status."""
     folder = root if profile == "full" else make_copy(root, profile)
@@ -176,7 +192,8 @@ def run(root, profile, fresh):
     started = time.monotonic()
     print(f"Running {NOTEBOOK} with the {profile} profile.", flush=True)
     try:
-        papermill.execute_notebook(
+        execute = functools.partial(
+            papermill.execute_notebook,
             notebook,
             output,
             parameters=None if profile == "full" else {"PROFILE": profile},
@@ -192,6 +209,7 @@ def run(root, profile, fresh):
             on_cell_executed=progress.cell_end,
             record_timing=False,
         )
+        _, memory = peak_memory(execute)
     except PapermillExecutionError as error:
         print(
             f"{error}\nThe run failed in the cell above; {NOTEBOOK} is as it was.", file=sys.stderr
@@ -211,7 +229,10 @@ def run(root, profile, fresh):
     with replacing(notebook) as temporary:
         nbformat.write(result, temporary)
     output.unlink()
-    print(f"Finished in {time.monotonic() - started:.0f} seconds. Look at {notebook}")
+    if profile == "full":
+        note_full_run(folder, memory)
+    held = f", holding at most {memory / 1e9:.1f} GB" if memory else ""
+    print(f"Finished in {time.monotonic() - started:.0f} seconds{held}. Look at {notebook}")
     print(f"and at the figures and results in {folder / 'figures'}")
     return 0
 

@@ -274,6 +274,38 @@ def test_a_finished_run_replaces_the_notebook(tmp_path):
     assert [p.name for p in tmp_path.glob("*.tmp")] == []
 
 
+RESULTS = """
+import json
+held = bytearray(b"x" * 300_000_000)
+found = {"run_seconds": 12.34, "code_hash": "abc", "resumed": RESUMED}
+pathlib.Path("figures/results.json").write_text(json.dumps(found))
+import time
+time.sleep(1.2)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_full_run_notes_what_it_took(tmp_path, resumed):
+    """If it reused nothing; beside what `make bench` has measured, which stays."""
+    tiny_project(tmp_path, GOOD[0], RESULTS.replace("RESUMED", str(resumed)))
+    bench = tmp_path / "figures" / "bench.json"
+    bench.parent.mkdir()
+    bench.write_text(json.dumps({"quick_seconds": 5, "full_seconds": 99, "full_memory": 1}))
+    done = call(*runner(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^Finished in \d+ seconds, holding at most 0\.\d GB\.", done.stdout, re.MULTILINE
+    )
+    record = json.loads(bench.read_text())
+    memory = record.pop("full_memory")
+    if resumed:
+        assert (record, memory) == ({"quick_seconds": 5, "full_seconds": 99}, 1)
+    else:
+        assert record == {"quick_seconds": 5, "full_seconds": 12.3, "full_code_hash": "abc"}
+        assert 300_000_000 < memory < 900_000_000
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 import torch
 import torchvision
-from conftest import ENVIRONMENTS, MNIST, MNIST_FILES, rng_states
+from conftest import ENVIRONMENTS, MNIST, MNIST_FILES, Evil, rng_states
 
 COLOUR_FLIP = {"train1": 0.2, "train2": 0.1, "test": 0.9}
 START = {"train1": 0, "train2": 20_000, "test": 40_000}
@@ -295,16 +295,6 @@ def test_files_hold_tensors_only(nb, shared_root, environments, env):
     path = shared_root / "ColoredMNIST" / f"{env}.pt"
     assert tensors_of(torch.load(path, weights_only=True))
     assert same(nb.load_environment(path), environments[env])
-
-
-class Evil:
-    """An object whose unpickling leaves a trace."""
-
-    def __init__(self, trace):
-        self.trace = trace
-
-    def __reduce__(self):
-        return open, (str(self.trace), "w")
 
 
 def flip_in_tensor(path, index):

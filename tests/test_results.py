@@ -174,3 +174,5 @@ def test_seeds_and_versions_are_recorded(results):
     assert results["seeds"]["root"] == 0
     assert len(set(results["seeds"]["networks"])) == 3
     assert {"python", "torch", "numpy", "memtorch-cpu"} <= set(results["versions"])
+    assert {"cores", "threads", "processor", "instructions"} == set(results["machine"])
+    assert all(results["machine"].values())

@@ -23,6 +23,9 @@ class Unreadable:
     def __getattr__(self, name):
         raise AssertionError(f"the test environment was read: .{name}")
 
+    def __len__(self):
+        raise AssertionError("the test environment was read: its length")
+
 
 def recipe(nb, **changes):
     """A recipe of a single short epoch."""

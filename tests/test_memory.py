@@ -1,4 +1,4 @@
-"""What `make bench` sees of memory."""
+"""What `make run` and `make bench` see of memory."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench import memory_of
+from memory import memory_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -41,7 +41,7 @@ def test_memory_of_a_process_and_of_those_below():
 
 PEAK = f"""
 import subprocess, sys
-from bench import peak_memory
+from memory import peak_memory
 def hold(megabytes):
     code = {HOLD!r}.format(bytes=megabytes * 2**20, seconds=1.2)
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
