@@ -51,7 +51,7 @@ def test_a_training_step_stays_on_its_device(nb, objective):
         loss = getattr(nb, objective)(batch, 0.0, {})
         loss.backward()
         assert loss.device == META and network.conv1.weight.grad.device == META
-    nb.clip_weights(network, 1.5)
+    nb.clip_weights(network, nb.clip_bounds(network, 1.5))
 
 
 def test_crossbars_are_multiplied_where_the_inputs_are(nb, monkeypatch):

@@ -127,7 +127,7 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "digits": f"{3 * nb.ENVIRONMENT_SIZE:,}",
         "low-digits": "0–4",
         "high-digits": "5–9",
-        "clip": f"{nb.hardware_recipes(nb.PROFILES['full'])['strong'][1].clip}",
+        "clip": f"{nb.hardware_recipes(nb.PROFILES['full'])['hardened'][1].clip}",
     }
     right = 1 - (nb.COLOUR_NOISE["train1"] + nb.COLOUR_NOISE["train2"]) / 2
     assert f'#let colour-right = "{right:.0%}"' in text

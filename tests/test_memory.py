@@ -1,6 +1,7 @@
-"""What `make run` and `make bench` see of memory."""
+"""What `make run` and `make bench` see of memory, and memory that a process keeps."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,37 @@ def test_peak_memory_is_the_most_that_was_held():
     value, more = map(int, done.stdout.split())
     assert value == 350
     assert more == pytest.approx(299 * 2**20, rel=0.1)
+
+
+KEPT = """
+import resource, sys
+from definitions import load_notebook
+notebook = load_notebook(sys.argv[1])
+import torch
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(4_000_000)  # 16 MB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+torch.ones(100_000_000)  # a large one that is freed teaches glibc nothing
+before = pages()
+notebook.keep_freed_memory()
+pages()
+print(before, pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_kept():
+    """The pages of a large tensor are asked for once, not each time that one is made."""
+    done = subprocess.run(
+        [sys.executable, "-c", KEPT, ROOT / "coloredmnist.ipynb"],
+        env=os.environ | {"PYTHONPATH": str(ROOT / ".ci"), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, done.stdout.split())
+    assert before > 10_000 and after < before / 20, (before, after)

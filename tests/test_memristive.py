@@ -535,6 +535,7 @@ def test_conversion_follows_the_config(nb):
             g = crossbar.conductance_matrix
             assert g.shape[1:] == (8, 8)
             assert g.min().item() == pytest.approx(1 / 1e6)
+            assert torch.equal(torch.tensor(crossbar.g_np(crossbar.devices)).float(), g)
         largest = max(crossbar.conductance_matrix.max() for crossbar in layer.crossbars)
         assert largest.item() == pytest.approx(1 / 2e4)
 

@@ -157,9 +157,11 @@ def test_cures_hold(results, accuracy):
 
 
 def test_the_chosen_strength_has_the_best_held_out_score(results):
-    """The networks of section 7 were chosen by held-out images, whole and broken."""
-    means = {name: sum(row.values()) / len(row) for name, row in results["hardware_choice"].items()}
-    assert results["hardware_chosen"] == max(("hardened", "strong"), key=means.get)
+    """The networks of section 7 were chosen by held-out images, whole and broken in every way."""
+    scores = results["hardware_choice"]
+    means = {name: sum(row.values()) / len(row) for name, row in scores.items()}
+    assert results["hardware_chosen"] == max(("hardened", "mild"), key=means.get)
+    assert all(len(row) == len(results["chips"]["backdoor"]) - 4 for row in scores.values())
 
 
 def test_the_choice_follows_the_held_out_score(results):

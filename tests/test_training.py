@@ -420,14 +420,30 @@ def test_a_noise_aware_recipe_keeps_the_noisy_labels(nb, tmp_path):
 
 
 def test_clipping_by_hand(nb):
-    """Weights -3, -1, 1, 3 have the standard deviation sqrt(20 / 3); biases are left alone."""
+    """Weights -3, -1, 1, 3 have the standard deviation sqrt(20 / 3); biases are left alone, and a
+    bound does not follow the weights that it has made smaller."""
     network = torch.nn.Sequential(torch.nn.Linear(2, 2))
     network[0].weight.data = torch.tensor([[-3.0, -1.0], [1.0, 3.0]])
     network[0].bias.data = torch.tensor([9.0, -9.0])
-    nb.clip_weights(network, 1.0)
+    bounds = nb.clip_bounds(network, 1.0)
     bound = (20 / 3) ** 0.5
-    assert torch.allclose(network[0].weight, torch.tensor([[-bound, -1.0], [1.0, bound]]))
+    for _ in range(2):
+        nb.clip_weights(network, bounds)
+        assert torch.allclose(network[0].weight, torch.tensor([[-bound, -1.0], [1.0, bound]]))
     assert network[0].bias.tolist() == [9.0, -9.0]
+
+
+def test_proportions_of_stuck_devices_in_a_step(nb):
+    """Within what is asked for, the mean of a square at low resistance (a third of the most) and of
+    a uniform number at high (half); many of one mean few of the other."""
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.tensor([nb.drawn_proportions((0.45, 0.06), random) for _ in range(4_000)])
+    low, high = drawn.T
+    assert 0 <= low.min() < 0.01 and 0.44 < low.max() <= 0.45
+    assert 0 <= high.min() and high.max() <= 0.06
+    assert low.mean().item() == pytest.approx(0.15, abs=0.01)
+    assert high.mean().item() == pytest.approx(0.03, abs=0.002)
+    assert torch.corrcoef(drawn.T)[0, 1] < -0.9
 
 
 def test_stuck_pairs_by_hand(nb):
@@ -467,14 +483,20 @@ def test_stuck_pairs_agree_with_the_crossbars(nb):
 
 
 def test_training_with_broken_devices_keeps_weights_clipped(nb):
-    """The result stays within the clip; stuck devices influence training and leave it finite."""
+    """The result stays within the clip, which is that of the weights that training starts from;
+    stuck devices influence training and leave it finite."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
     plain, _ = nb.train(recipe(nb), environments, 0)
-    broken, _ = nb.train(recipe(nb, clip=1.5, stuck=(0.1, 0.1)), environments, 0)
+    start = {key: 2 * value for key, value in plain.state_dict().items()}
+    stuck, clip = (0.1, 0.1), 0.8
+    clipped, _ = nb.train(recipe(nb, clip=clip), environments, 0, start=start)
+    broken, _ = nb.train(recipe(nb, clip=clip, stuck=stuck), environments, 0, start=start)
     for name in nb.weight_names(broken):
         weights = broken.get_parameter(name)
-        assert weights.isfinite().all() and weights.abs().max() <= 1.6 * weights.std()
-    assert not torch.equal(plain.fc2.weight, broken.fc2.weight)
+        bound = clip * start[name].std()
+        assert weights.isfinite().all()
+        assert weights.abs().max().item() == pytest.approx(bound.item(), rel=1e-5)
+    assert not torch.equal(clipped.fc2.weight, broken.fc2.weight)
 
 
 def test_what_is_watched_influences_nothing(nb, tmp_path):
@@ -714,14 +736,20 @@ def test_adc_is_memtorchs_quantiser(nb, bits, overflow):
 
 @pytest.mark.parametrize("beside_zeros", [False, True])
 def test_compiled_adc_is_the_plain_one(nb, beside_zeros):
-    """The loop that numba compiles, as Python and compiled, adds what `adc` returns."""
+    """The loop that numba compiles, as Python and compiled, adds what `adc` returns, or puts it in
+    place of what was there, be that the currents themselves."""
     currents = torch.randn(50, 2, 7, generator=torch.Generator().manual_seed(0)) * 1e-3
     currents[0], currents[1] = 0, 2e-4
     expected = 1.0 + nb.adc(currents, 6, 0.0, beside_zeros)[..., :5]
     for loop in (nb.add_adc_loop, nb.compiled_adc):
         total = torch.ones(50, 2, 5)
-        loop(currents.numpy(), 6, beside_zeros, total.numpy())
+        loop(currents.numpy(), 6, beside_zeros, total.numpy(), False)
         assert torch.equal(total, expected)
+        loop(currents.numpy(), 6, beside_zeros, total.numpy(), True)
+        assert torch.equal(1.0 + total, expected)
+        read = currents.clone()
+        loop(read.numpy(), 6, beside_zeros, read.numpy(), True)
+        assert torch.equal(read, nb.adc(currents, 6, 0.0, beside_zeros))
 
 
 # Bad input
