@@ -87,12 +87,14 @@ def test_conversion_loses_and_keeps(results, accuracy):
 
 
 def test_fast_crossbars_on_record(results):
-    """At least 20 times faster, with the same numbers as the contract defines that."""
+    """At least 20 times faster, with the same numbers as the contract defines that: its share of
+    images, over the whole chip and both broken ones, for a few hundred images alone say little."""
     measured = results["fast_crossbars"]
-    assert measured["times_faster_than_memtorch"] >= 20
-    assert measured["faults"]["times_faster_than_memtorch"] >= 20
-    assert measured["images_that_differ"] <= measured["images"] / 200
-    assert measured["predictions_that_differ"] <= measured["images"] / 1000
+    chips = [measured, measured["faults"], measured["faults_anywhere"]]
+    assert all(chip["times_faster_than_memtorch"] >= 20 for chip in chips)
+    images = sum(chip["images"] for chip in chips)
+    assert sum(chip["images_that_differ"] for chip in chips) <= images / 200
+    assert sum(chip["predictions_that_differ"] for chip in chips) <= images / 1000
 
 
 def test_every_step_has_spread(results):
