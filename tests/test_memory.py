@@ -80,7 +80,6 @@ def pages():
         torch.ones(4_000_000)  # 16 MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-torch.ones(100_000_000)  # a large one that is freed teaches glibc nothing
 before = pages()
 notebook.keep_freed_memory()
 pages()
@@ -99,4 +98,4 @@ def test_freed_memory_is_kept():
         check=True,
     )
     before, after = map(int, done.stdout.split())
-    assert before > 10_000 and after < before / 20, (before, after)
+    assert before > 1_000 and after < before / 20, (before, after)
