@@ -1006,20 +1006,44 @@ def test_rows_stay_within_their_tile(nb):
     assert changed.view(crossbar.rows, -1)[8:].sum() == 0 and changed.sum() == first[::2].numel()
 
 
-def test_redundancy_halves_a_stuck_device(nb):
-    """A device stuck in one of both chips counts half; one stuck in both, fully."""
-    model = halfway(nb, (8, 8))
-    chip, spare = nb.copy_memristive(model), nb.copy_memristive(model)
+def test_copies_fill_idle_columns(nb):
+    """As many as fit into the tile's width, at most four; one where tiles are narrower or none."""
+    chip = converted(nb, "attributes", (8, 8))
+    columns = [layer.crossbars[0].columns for layer in layers_of(chip)]
+    assert len(set(columns)) > 1
+    for width in (8, 16, 100):
+        chip = converted(nb, "attributes", (8, width))
+        expected = [max(1, min(4, width // count)) for count in columns]
+        assert [nb.copies_that_fit(layer) for layer in layers_of(chip)] == expected
+    untiled = layers_of(converted(nb, "attributes", None))
+    assert {nb.copies_that_fit(layer) for layer in untiled} == {1}
+    assignment = nb.to_memristive(nb.CNN(), nb.MemristorConfig())
+    assert [nb.copies_that_fit(layer) for layer in layers_of(assignment)] == [4, 2, 2, 4]
+
+
+def test_a_stuck_device_counts_for_one_of_its_copies(nb):
+    """Of two that fit, one stuck counts half, both fully; where none fits, nothing is changed."""
+    model = halfway(nb, (8, 16))
+    layer = model.fc1
+    width = 2 * layer.crossbars[0].columns
+    model = halfway(nb, (8, width))
+    assert nb.copies_that_fit(model.fc1) == 2
+    chip, spares = nb.copy_memristive(model), [nb.copy_memristive(model) for _ in range(3)]
     cells = nb.weight_cells(chip.fc1.crossbars[0])
     before = model.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
-    for one in (chip, spare):
+    for one in (chip, *spares):
         one.fc1.crossbars[0].conductance_matrix.view(-1)[cells[0]] = 1 / R_ON
-    chip.fc1.crossbars[0].conductance_matrix.view(-1)[cells[1]] = 1 / R_ON
-    nb.double(chip, spare)
+    for one in (chip, *spares[1:]):  # of the spare ones, only the first has a part
+        one.fc1.crossbars[0].conductance_matrix.view(-1)[cells[1]] = 1 / R_ON
+    nb.fill_idle_columns(chip, lambda number: spares[number - 1])
     after = chip.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
     assert after[0].item() == pytest.approx(1 / R_ON)
     assert after[1].item() == pytest.approx((1 / R_ON + before[1].item()) / 2)
     assert torch.equal(after[2:], before[2:])
+    alone = nb.copy_memristive(halfway(nb, (8, 2)))
+    held = conductances(alone)
+    nb.fill_idle_columns(alone, lambda number: pytest.fail("no copy fits"))
+    assert all(map(torch.equal, conductances(alone), held))
 
 
 def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
@@ -1056,6 +1080,7 @@ def test_a_common_gain_undoes_a_common_loss(nb):
         "nothing",
         "gain",
         "redundancy",
+        "redundancy and calibration",
         "calibration",
         "map",
         "map and rows",
@@ -1066,10 +1091,10 @@ def test_a_common_gain_undoes_a_common_loss(nb):
 def test_repairs_work_on_a_copy(nb, how):
     """The worn chip and its plan keep their conductances and answers."""
     net = network("attributes")
-    model, images = converted(nb, "attributes", (8, 8)), pictures(20)
+    model, images = converted(nb, "attributes", (8, 16)), pictures(20)
     chip = nb.worn(model, nb.Wear(low=0.1), seed=0)
     before, answers = conductances(chip), run(chip, images)
-    spare = functools.partial(nb.worn, model, nb.Wear(low=0.1), seed=1)
+    spare = nb.spares(model, nb.Wear(low=0.1), "low", 0)
     assert how in nb.REPAIRS
     fixed = nb.repaired(chip, model, net, images, how, spare)
     assert all(map(torch.equal, conductances(chip), before))

@@ -162,7 +162,7 @@ def test_the_chosen_strength_has_the_best_held_out_score(results):
     """The networks of section 7 were chosen by held-out images, whole and broken in every way."""
     scores = results["hardware_choice"]
     means = {name: sum(row.values()) / len(row) for name, row in scores.items()}
-    assert results["hardware_chosen"] == max(("hardened", "mild"), key=means.get)
+    assert results["hardware_chosen"] == max(("hardened", "harder"), key=means.get)
     assert all(len(row) == len(results["chips"]["backdoor"]) - 4 for row in scores.values())
 
 
