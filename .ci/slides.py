@@ -55,6 +55,7 @@ def numbers(results):
         "sample_stock": share(steps["sample_memristive_stock"]["mean"]),
         "restored": share(steps["backdoor_memristive"]["mean"]),
         "hard": share(steps["hardware_memristive_faults"]["mean"]),
+        "copies": share(steps["hardware_memristive_redundant"]["mean"]),
         "mended": share(steps["hardware_memristive_repaired"]["mean"]),
         **{
             method: share(software[method]["accuracy"]["mean"])

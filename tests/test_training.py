@@ -1,8 +1,10 @@
 """Training, selection, measures and what is kept on disk."""
 
 import json
+from types import SimpleNamespace
 
 import memtorch
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -734,22 +736,49 @@ def test_adc_is_memtorchs_quantiser(nb, bits, overflow):
     assert torch.equal(nb.adc(rows, bits, overflow), expected)
 
 
-@pytest.mark.parametrize("beside_zeros", [False, True])
-def test_compiled_adc_is_the_plain_one(nb, beside_zeros):
+@pytest.mark.parametrize("beside", ["nothing", "zeros", "currents"])
+def test_compiled_adc_is_the_plain_one(nb, beside):
     """The loop that numba compiles, as Python and compiled, adds what `adc` returns, or puts it in
-    place of what was there, be that the currents themselves."""
-    currents = torch.randn(50, 2, 7, generator=torch.Generator().manual_seed(0)) * 1e-3
-    currents[0], currents[1] = 0, 2e-4
-    expected = 1.0 + nb.adc(currents, 6, 0.0, beside_zeros)[..., :5]
+    place of what was there, be that the currents themselves; whatever columns are left out."""
+    everything = torch.randn(50, 2, 7, generator=torch.Generator().manual_seed(0)) * 1e-3
+    everything[0], everything[1], everything[2, :, 5] = 0, 2e-4, 3.0
+    extremes, currents = nb.NO_COLUMNS, everything
+    if beside == "zeros":
+        extremes = (0, 0)
+    if beside == "currents":  # of one tile
+        everything, currents = everything[:, :1], everything[:, :1, :5].contiguous()
+    extremes = np.full((1, 2), extremes, np.float32)
+    if beside == "currents":
+        extremes = torch.stack(torch.aminmax(everything[:, 0, 5:], dim=1), 1).numpy()
+    read = nb.adc(everything, 6, 0.0, beside == "zeros")[..., : currents.shape[2]]
+    expected = 1.0 + read[..., :5]
     for loop in (nb.add_adc_loop, nb.compiled_adc):
-        total = torch.ones(50, 2, 5)
-        loop(currents.numpy(), 6, beside_zeros, total.numpy(), False)
+        total = torch.ones_like(expected)
+        loop(currents.numpy(), 6, extremes, total.numpy(), False)
         assert torch.equal(total, expected)
-        loop(currents.numpy(), 6, beside_zeros, total.numpy(), True)
+        loop(currents.numpy(), 6, extremes, total.numpy(), True)
         assert torch.equal(1.0 + total, expected)
-        read = currents.clone()
-        loop(read.numpy(), 6, beside_zeros, read.numpy(), True)
-        assert torch.equal(read, nb.adc(currents, 6, 0.0, beside_zeros))
+        own = currents.clone()
+        loop(own.numpy(), 6, extremes, own.numpy(), True)
+        assert torch.equal(own, read)
+
+
+@pytest.mark.parametrize("loop", ["extremes_loop", "compiled_extremes"])
+@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
+def test_idle_extremes_are_those_of_a_convolution(nb, monkeypatch, loop, density):
+    """Whole numbers, so that every order of summation gives the same; rows from 4 to 12 belong to
+    the first and the second channel of a 3 by 3 kernel."""
+    random = torch.Generator().manual_seed(0)
+    planes = torch.randint(-9, 10, (3, 2, 6, 7), generator=random).float()
+    cells = torch.randint(1, 9, (9, 5), generator=random).float()
+    cells *= torch.rand(9, 5, generator=random) < density
+    kernel = torch.zeros(18, 5)
+    kernel[4:13] = cells
+    currents = F.conv2d(planes, kernel.T.reshape(5, 2, 3, 3)).permute(0, 2, 3, 1).reshape(-1, 5)
+    expected = torch.stack(torch.aminmax(currents, dim=1), 1)
+    monkeypatch.setattr(nb, "compiled_extremes", getattr(nb, loop))
+    found = nb.idle_extremes(SimpleNamespace(kernel_size=(3, 3)), planes, cells, 4)
+    assert torch.equal(torch.from_numpy(found).expand_as(expected), expected)
 
 
 # Bad input
