@@ -1046,6 +1046,20 @@ def test_a_stuck_device_counts_for_one_of_its_copies(nb):
     assert all(map(torch.equal, conductances(alone), held))
 
 
+def test_spare_chips_break_on_their_own(nb):
+    """Every spare chip, of every draw and label, has devices of its own stuck; asked for again, it
+    is the same."""
+    model, wear = halfway(nb, (8, 8)), nb.Wear(low=0.2)
+    chips = {
+        (label, draw, number): nb.spares(model, wear, label, draw)(number)
+        for label, draw, number in itertools.product(("low 20%", "choice"), (0, 1), (1, 2, 3))
+    }
+    for one, other in itertools.combinations(chips.values(), 2):
+        assert not torch.equal(conductances(one)[0], conductances(other)[0])
+    again = nb.spares(model, wear, "choice", 1)(3)
+    assert all(map(torch.equal, conductances(again), conductances(chips["choice", 1, 3])))
+
+
 def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
     """Columns whose currents were scaled and shifted answer as before, layer after layer."""
     net = network("attributes")
@@ -1089,7 +1103,8 @@ def test_a_common_gain_undoes_a_common_loss(nb):
     ],
 )
 def test_repairs_work_on_a_copy(nb, how):
-    """The worn chip and its plan keep their conductances and answers."""
+    """The worn chip and its plan keep their conductances and answers; each
+    repair does what its name says."""
     net = network("attributes")
     model, images = converted(nb, "attributes", (8, 16)), pictures(20)
     chip = nb.worn(model, nb.Wear(low=0.1), seed=0)
@@ -1100,6 +1115,10 @@ def test_repairs_work_on_a_copy(nb, how):
     assert all(map(torch.equal, conductances(chip), before))
     assert all(map(torch.equal, run(chip, images), answers))
     assert (how == "nothing") == all(map(torch.equal, run(fixed, images), answers))
+    corrected = {isinstance(layer.transform_output, nb.Corrected) for layer in layers_of(fixed)}
+    assert corrected == {"calibration" in how or how == "gain"}
+    written = not all(map(torch.equal, conductances(fixed), before))
+    assert written == ("map" in how or "redundancy" in how)
 
 
 # Ranges and layers

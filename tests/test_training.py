@@ -781,6 +781,31 @@ def test_idle_extremes_are_those_of_a_convolution(nb, monkeypatch, loop, density
     assert torch.equal(torch.from_numpy(found).expand_as(expected), expected)
 
 
+# The choice between networks for hardware
+
+
+def test_the_choice_asks_held_out_images_for_the_headlines_answers(nb, tmp_path, monkeypatch):
+    """A chip of the headline network answers as it does, whatever the labels say; it is asked
+    about held-out images only, and every chip's idle columns are filled."""
+    parts = {}
+    for number, name in enumerate(("train1", "train2")):
+        parts[name] = small(nb, 200, seed=number)
+        nb.save_environment(parts[name], tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
+    torch.manual_seed(0)
+    network = nb.CNN()
+    network.fc2.weight.data.mul_(100)  # no answer close to a tie
+    nb.save_tensors(network.state_dict(), tmp_path / "checkpoints" / "backdoor.pt")
+    asked, filled, ask, fill = [], [], nb.predict_do, nb.fill_idle_columns
+    monkeypatch.setattr(nb, "predict_do", lambda m, x: asked.append(x) or ask(m, x))
+    monkeypatch.setattr(nb, "fill_idle_columns", lambda *args: filled.append(args) or fill(*args))
+    wears = [("none", {}), ("low 50%", {"low": 0.5})]
+    scores = nb.score_held_out("choice", "backdoor", 3, wears, 2, 30, {}, root=tmp_path)
+    held_out = nb.hold_out(parts, nb.HELD_OUT, 3)[1].first(30)
+    assert len(asked) == 5 and all(torch.equal(images, held_out.images) for images in asked)
+    assert len(filled) == 4
+    assert scores["none"] == 1 > scores["low 50%"]
+
+
 # Bad input
 
 
