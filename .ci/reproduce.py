@@ -74,7 +74,7 @@ def main():
         f"{len(found)} numbers differ{f', by at most {max(numbers):.1e}' if numbers else ''}; "
         f"{len(changed)} of {len(figures)} figures differ {changed or ''}"
     )
-    return 0 if threads or not found else 1
+    return 0 if threads or not (found or changed) else 1
 
 
 if __name__ == "__main__":
