@@ -61,7 +61,15 @@ def methods(results, bench):
         measured = results["software"][method["id"]]
         numbers = [accuracy(measured[key]) for key in ("accuracy", "accuracy_do")]
         rows.append([method["title"], method["told"], *numbers])
-    return table(["method", "is told", "test, e = .9", "averaged over colours"], rows)
+    best, ceiling = results["best_rung"]["rung"], results["ceiling"]["test"]
+    best = next(rung for rung in results["ladder"] if rung["rung"] == best)
+    return (
+        table(["method", "is told", "test, e = .9", "averaged over colours"], rows)
+        + f"\n\nThe headline network reaches {results['share_of_ceiling']:.2%} of what the label"
+        f" noise allows. The best rung of the ladder ({best['title'].removeprefix('+ ')}) reaches"
+        f" {best['test']['mean'] / ceiling:.2%} so and {best['test_do']['mean'] / ceiling:.2%}"
+        f" averaged over colours as well: {accuracy(best['test_do'])}."
+    )
 
 
 def cures(results, bench):

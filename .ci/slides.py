@@ -47,6 +47,7 @@ def numbers(results):
     return {
         "ceiling": share(results["ceiling"]["test"]),
         "share": share(results["share_of_ceiling"]),
+        "places": share(software[results["best_rung"]["rung"]]["accuracy_do"]["mean"], 2),
         "faster": f"{results['fast_crossbars']['times_faster_than_memtorch']:.0f}",
         "broken": share(chips["accuracy"]["mean"]),
         "broken_do": share(chips["accuracy_do"]["mean"]),

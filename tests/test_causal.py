@@ -187,6 +187,23 @@ def test_predict_do_scales_bytes_only(nb, pictures):
     torch.testing.assert_close(nb.predict_do(model, pixels), expected, rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_nine_places_are_the_mean_over_shifts(nb):
+    """Moved by hand, pixel by pixel: what leaves the picture is lost, what enters is black."""
+    torch.manual_seed(0)
+    images, network = torch.rand(2, 3, 5, 4), nn.Sequential(nn.Flatten(), nn.Linear(60, 2))
+    expected = torch.zeros(2, 2)
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        moved = torch.zeros_like(images)
+        for row, column in itertools.product(range(5), range(4)):
+            if 0 <= row - down < 5 and 0 <= column - right < 4:
+                moved[:, :, row, column] = images[:, :, row - down, column - right]
+        expected += network(moved).softmax(1) / 9
+    probabilities = nb.NinePlaces(network)(images).softmax(1)
+    torch.testing.assert_close(probabilities, expected, rtol=0, atol=1e-6)
+    assert (probabilities - network(images).softmax(1)).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_predict_do_leaves_the_model_as_it_was(nb, pictures, training):
     """It predicts without dropout and puts every module's mode back."""

@@ -37,6 +37,17 @@ RESULTS = {
             "accuracy_do": {"mean": 0.68, "sd": 0.01, "n": 3, "runs": [0.68] * 3},
         }
     },
+    "share_of_ceiling": 0.98765,
+    "best_rung": {"rung": "last"},
+    "ladder": [
+        {"rung": "plain", "title": "weights"},
+        {
+            "rung": "last",
+            "title": "+ one more",
+            "test": {"mean": 0.7, "sd": 0.001, "n": 3, "runs": [0.7] * 3},
+            "test_do": {"mean": 0.75, "sd": 0.003, "n": 3, "runs": [0.75] * 3},
+        },
+    ],
 }
 EMPTY = "Above.\n<!-- results:steps -->\n<!-- /results -->\nBelow.\n"
 
@@ -75,6 +86,8 @@ def test_methods_block_says_what_each_is_told():
     """One row a method: title, what it is told, plain and averaged."""
     text = readme.fill(EMPTY.replace("steps", "methods"), RESULTS, None)
     assert "| IRM | environments | 0.6100 ± 0.0200 (3) | 0.6800 ± 0.0100 (3) |" in text
+    assert "98.77%" in text and "(one more) reaches 93.18% so and 99.84%" in text
+    assert text.split("as well: ")[1].startswith("0.7500 ± 0.0030 (3).")
 
 
 def test_times_block_says_what_was_not_measured():

@@ -362,6 +362,19 @@ def test_views_average_both_colours(nb):
     assert torch.allclose(features, swapped, atol=1e-6)
 
 
+def test_a_network_is_tested_where_the_digit_is_or_in_nine_places(nb, tmp_path):
+    """Plain and moved answers are kept under their own names, and never taken for each other."""
+    test, network = small(nb, 300, seed=3), nb.CNN()
+    nb.save_environment(test, tmp_path / "ColoredMNIST" / "test.pt", seed=0)
+    nb.save_tensors(network.state_dict(), tmp_path / "checkpoints" / "new.pt")
+    for places in (False, True, False):
+        model = nb.NinePlaces(network) if places else network
+        kept = nb.evaluate_network("x", "new", "CNN", 200, 0.3, {}, tmp_path, places=places)
+        assert kept == nb.evaluate(model, test.first(200), 0.3), places
+    moved, plain = (nb.predict(m, test.images) for m in (nb.NinePlaces(network), network))
+    assert 1e-4 < (moved - plain).abs().max() < 0.5
+
+
 def test_what_made_a_network_names_all_its_code(nb):
     """A digest changes with a constant, a helper or an objective that training uses, and neither
     with a new method nor with a figure."""
