@@ -67,7 +67,7 @@ def methods(results, bench):
         table(["method", "is told", "test, e = .9", "averaged over colours"], rows)
         + f"\n\nThe headline network reaches {results['share_of_ceiling']:.2%} of what the label"
         f" noise allows. The best rung of the ladder ({best['title'].removeprefix('+ ')}) reaches"
-        f" {best['test']['mean'] / ceiling:.2%} so and {best['test_do']['mean'] / ceiling:.2%}"
+        f" {best['test']['mean'] / ceiling:.2%}, and {best['test_do']['mean'] / ceiling:.2%}"
         f" averaged over colours as well: {accuracy(best['test_do'])}."
     )
 

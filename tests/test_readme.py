@@ -86,7 +86,7 @@ def test_methods_block_says_what_each_is_told():
     """One row a method: title, what it is told, plain and averaged."""
     text = readme.fill(EMPTY.replace("steps", "methods"), RESULTS, None)
     assert "| IRM | environments | 0.6100 ± 0.0200 (3) | 0.6800 ± 0.0100 (3) |" in text
-    assert "98.77%" in text and "(one more) reaches 93.18% so and 99.84%" in text
+    assert "98.77%" in text and "(one more) reaches 93.18%, and 99.84%" in text
     assert text.split("as well: ")[1].startswith("0.7500 ± 0.0030 (3).")
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import reproduce
 from reproduce import CLOCK, differences
 
 
@@ -40,3 +41,27 @@ def test_the_clocks_keys_are_in_the_results():
                 yield from keys(part)
 
     assert set(keys(results)) >= CLOCK
+
+
+@pytest.mark.parametrize(
+    ("number", "drawn", "options", "code"),
+    [
+        (1, b"same", [], 0),
+        (2, b"same", [], 1),
+        (1, b"other", [], 1),
+        (2, b"other", ["--threads", "2"], 0),
+    ],
+)
+def test_a_number_or_a_figure_that_differs_fails(
+    tmp_path, monkeypatch, number, drawn, options, code
+):
+    """Two runs have to agree in both; with other threads the differences are only told."""
+    runs = []
+    for name, value, figure in (("first", 1, b"same"), ("second", number, drawn)):
+        runs.append(tmp_path / name)
+        runs[-1].mkdir()
+        (runs[-1] / "results.json").write_text(json.dumps({"a": value, "run_seconds": len(name)}))
+        (runs[-1] / "x.png").write_bytes(figure)
+    monkeypatch.setattr(reproduce, "quick_run", lambda folder, threads=None: runs.pop(0))
+    monkeypatch.setattr("sys.argv", ["reproduce.py", *options])
+    assert reproduce.main() == code
