@@ -1,6 +1,6 @@
 """Time the project's commands in a fresh clone of the last commit, beside their budgets: time,
-memory, size of the checkout, and the simulation of crossbars as a ratio to stock MemTorch and to
-the plain CNN.
+memory, size of the checkout, what other numbers one thread gives, and the simulation of crossbars
+as a ratio to stock MemTorch and to the plain CNN.
 
 Writes figures/bench.json. The full profile is not run here: `make run` notes there what the last
 full run took that reused nothing. Python's standard library only.
@@ -70,7 +70,10 @@ def measure(before):
             )
         )
         quick, memory = peak_memory(lambda: seconds([*make, "run", "PROFILE=quick"], clone))
-        python = clone / ".venv" / "bin" / "python"
+        python = str(clone / ".venv" / "bin" / "python")
+        record = clone / "build" / "threads.json"
+        arguments = ["--first", "build/quick/figures", "--record", str(record)]
+        seconds([python, ".ci/reproduce.py", "--threads", "1", *arguments], clone)
         speed = json.loads(output(python, str(clone / ".ci" / "speed.py")).splitlines()[-1])
         return {
             "date": datetime.date.today().isoformat(),
@@ -82,6 +85,7 @@ def measure(before):
             **{key: before.get(key) for key in FULL},
             "checkout": checkout,
             "memory": memory,
+            "one_thread": json.loads(record.read_text(encoding="utf-8")),
             "budgets": BUDGETS | SIZES,
             "speed": speed,
         }

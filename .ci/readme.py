@@ -79,7 +79,7 @@ def cures(results, bench):
     rows = results["points_lost"]
     faults = list(next(iter(rows.values())))
     lines = [
-        [cure, *(f"{round(row[fault], 2) + 0:.2f}" if fault in row else "" for fault in faults)]
+        [cure, *(f"{round(row[f]['mean'], 2) + 0:.2f}" if f in row else "" for f in faults)]
         for cure, row in rows.items()
     ]
     return table(["cure", *faults], lines)
@@ -111,6 +111,12 @@ def times(results, bench):
     text = table(["command", "measured", "budget"], rows)
     if bench:
         text += f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores."
+    if one := bench.get("one_thread"):
+        text += (
+            f"\n\nWith one thread in every library instead of {bench['cpu_count']}, {one['differ']}"
+            f" of the {one['values']:,} values of a quick run differ, by at most"
+            f" {one['largest']:.1e} of their size."
+        )
     for chip, row in bench.get("speed", {}).items():
         text += (
             f"\n\n`fast_crossbars`, {chip} chip: {row['times_faster_than_memtorch']:.0f} times as"

@@ -2,7 +2,7 @@
 
 Both runs work in copies below build/reproduce/. With `--threads 1` the second run's libraries have
 one thread each: how far that moves the numbers is then reported and is no failure. Started by
-`make reproduce`, with .venv's Python.
+`make reproduce` and `make bench`, with .venv's Python.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import digest
+from files import digest, replacing
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a clock measured, when, and on which machine: the only things that may differ.
@@ -56,25 +56,39 @@ def quick_run(folder, threads=None):
     return folder / "build" / "quick" / "figures"
 
 
+def leaves(value):
+    """How many single values results hold, CLOCK aside."""
+    if isinstance(value, dict):
+        return sum(leaves(part) for key, part in value.items() if key not in CLOCK)
+    return sum(map(leaves, value)) if isinstance(value, list) else 1
+
+
 def main():
     """Run, run again, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, help="of each library in the second run")
-    threads = parser.parse_args().threads
+    parser.add_argument("--first", type=Path, help="figures/ of a quick run to take for the first")
+    parser.add_argument("--record", type=Path, help="file for the counts, as JSON")
+    options = parser.parse_args()
     work = ROOT / "build" / "reproduce"
-    first, second = quick_run(work / "first"), quick_run(work / "second", threads)
+    first = options.first or quick_run(work / "first")
+    second = quick_run(work / "second", options.threads)
     one, other = (json.loads((f / "results.json").read_text("utf-8")) for f in (first, second))
     found = differences(one, other)
     figures = sorted(path.name for path in first.glob("*.p*"))
     changed = [name for name in figures if digest([first / name]) != digest([second / name])]
     for place, (left, right) in found.items():
         print(f"{place}: {left} and {right}")
-    numbers = [abs(a - b) for a, b in found.values() if isinstance(a, float) and a == a]
-    print(
-        f"{len(found)} numbers differ{f', by at most {max(numbers):.1e}' if numbers else ''}; "
-        f"{len(changed)} of {len(figures)} figures differ {changed or ''}"
-    )
-    return 0 if threads or not (found or changed) else 1
+    pairs = [(a, b) for a, b in found.values() if isinstance(a, float) and isinstance(b, float)]
+    numbers = [abs(a - b) / max(abs(a), abs(b)) for a, b in pairs if a == a and b == b]
+    largest = f", by at most {max(numbers):.1e} of their size" if numbers else ""
+    print(f"{len(found)} of {leaves(one)} values differ{largest};", end=" ")
+    print(f"{len(changed)} of {len(figures)} figures differ {changed or ''}")
+    if options.record:
+        record = {"values": leaves(one), "differ": len(found), "largest": max(numbers, default=0.0)}
+        with replacing(options.record) as temporary:
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+    return 0 if options.threads or not (found or changed) else 1
 
 
 if __name__ == "__main__":

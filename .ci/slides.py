@@ -88,7 +88,7 @@ def tables(results, text):
         [
             title,
             *(
-                f"{round(lost[cure][fault], 2) + 0:.2f}" if fault in lost[cure] else ""
+                f"{round(lost[cure][fault]['mean'], 2) + 0:.2f}" if fault in lost[cure] else ""
                 for fault in faults
             ),
         ]

@@ -4,6 +4,7 @@ expected, before any work is done; damaged and foreign files are refused and not
 import pickle
 import subprocess
 import sys
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from conftest import AS_NOTEBOOK, NOTEBOOK, Evil
 from torch import nn
 
-NAN = float("nan")
+NAN, INFINITE = float("nan"), float("inf")
 
 
 # Checkpoints
@@ -187,6 +188,21 @@ def test_impossible_colour_noise_is_refused(nb, noise):
         nb.generator_joint([0.2, noise])
 
 
+def test_no_environments_have_no_joint_distribution(nb):
+    """An empty table would add up to nothing."""
+    with pytest.raises(ValueError, match="colour_noises: expected one for each environment"):
+        nb.generator_joint([])
+
+
+@pytest.mark.parametrize("colour", [7, -1, 0.5, NAN])
+def test_colours_are_two(nb, colour):
+    """Anything else would count as red."""
+    labels = torch.tensor([0, 1, 0, 1])
+    assert nb.backdoor_weights(labels, torch.tensor([0.0, 0, 1, 1])).tolist() == [1, 1, 1, 1]
+    with pytest.raises(ValueError, match="is_red: expected only 0 and 1"):
+        nb.backdoor_weights(labels, torch.tensor([0, 0, 1, colour]))
+
+
 @pytest.mark.parametrize(("share", "seed"), [(-0.1, 0), (1.1, 0), (NAN, 0), (0.1, -1), (0.1, 0.5)])
 def test_impossible_holding_out_is_refused(nb, environments, share, seed):
     """A share is a proportion, a seed a whole number."""
@@ -194,10 +210,53 @@ def test_impossible_holding_out_is_refused(nb, environments, share, seed):
         nb.hold_out({"train1": environments["train1"].first(10)}, share, seed)
 
 
-def test_no_runs_have_no_mean(nb):
+@pytest.mark.parametrize("runs", [[], [0.5, NAN], [0.5, INFINITE]], ids=str)
+def test_no_runs_have_no_mean(nb, runs):
     """NaN in results.json would say nothing."""
-    with pytest.raises(ValueError, match="at least one"):
-        nb.summary([])
+    with pytest.raises(ValueError, match="at least one number, all finite"):
+        nb.summary(runs)
+
+
+# Records
+
+
+@pytest.mark.parametrize("kind", ["Recipe", "MemristorConfig", "Wear"])
+@pytest.mark.parametrize("value", [NAN, INFINITE, -INFINITE, -1, "many"], ids=str)
+def test_no_field_of_a_record_is_left_unchecked(nb, kind, value):
+    """Whichever field holds nonsense, no record is made."""
+    kind = getattr(nb, kind)
+    names = [field.name for field in fields(kind) if not isinstance(field.default, bool)]
+    assert len(names) > 4
+    for name in set(names) - {"only"}:  # a layer's name: checked against the model's
+        with pytest.raises((ValueError, TypeError)):
+            kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "environments",
+    [(), ("test",), ("train9",), ("train1", "test"), ("train1", "train1"), "train1"],
+    ids=str,
+)
+def test_recipes_are_of_training_environments(nb, environments):
+    """The test is none of them, nor is nothing."""
+    assert nb.Recipe(environments=("train2",)).environments == ("train2",)
+    with pytest.raises(ValueError, match="expected environments train1, train2 or both"):
+        nb.Recipe(environments=environments)
+
+
+@pytest.mark.parametrize("field", [{"tile_shape": 4}, {"tile_shape": "44"}], ids=str)
+def test_a_tile_has_two_sides(nb, field):
+    """One number is none."""
+    with pytest.raises(ValueError, match="two whole numbers >= 1 as tile_shape"):
+        nb.MemristorConfig(**field)
+
+
+@pytest.mark.parametrize("bits", [33, 200, 8.0, True])
+def test_impossible_resolutions_are_refused(nb, bits):
+    """Steps below float32's smallest would divide by zero."""
+    assert nb.MemristorConfig(adc_resolution=32).adc_resolution == 32
+    with pytest.raises(ValueError, match="a whole adc_resolution from 2 to 32"):
+        nb.MemristorConfig(adc_resolution=bits)
 
 
 # Training
@@ -228,7 +287,39 @@ def test_impossible_training_is_refused(nb, environments, changes, message):
         nb.train(recipe, **arguments)
 
 
+# Figures and intervals
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "z"), [(NAN, 9, 1), (0.5, NAN, 1), (0.5, 0, 1), (0.5, 9, -1), (0.5, 9, NAN)]
+)
+def test_impossible_intervals_are_refused(nb, share, count, z):
+    """Bounds would be turned round, or be no numbers."""
+    with pytest.raises(ValueError, match=r"a share in \[0, 1\], count and z > 0"):
+        nb.wilson(share, count, z)
+
+
+@pytest.mark.parametrize("side", [0, 1, -2, 2.5])
+def test_impossible_squares_are_refused(nb, side):
+    """They would cover nothing."""
+    with pytest.raises(ValueError, match=f"side is {side}"):
+        nb.occlusion(nn.Module(), torch.zeros(3, 28, 28, dtype=torch.uint8), side)
+
+
 # Memristors
+
+
+@pytest.mark.parametrize("bits", [0, 1, 7.5, 33, NAN])
+def test_an_adc_has_whole_bits(nb, bits):
+    """At least two, for one bit has no step."""
+    with pytest.raises(ValueError, match=f"bits is {bits}"):
+        nb.adc(torch.rand(2, 3), bits)
+
+
+def test_models_without_weights_are_refused(nb):
+    """There would be nothing to map."""
+    with pytest.raises(ValueError, match="linear or convolutional layers, got none"):
+        nb.to_memristive(nn.Sequential(nn.ReLU()), nb.MemristorConfig())
 
 
 def test_impossible_models_are_refused(nb):
@@ -259,6 +350,41 @@ def test_chips_are_not_fitted_to_nothing(nb, images):
     ):
         with pytest.raises(ValueError, match="images: expected at least one, of finite numbers"):
             function()
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(0, 4), torch.full((2, 4), NAN), torch.tensor([[0.1, 0.2, INFINITE, 0.3]])],
+    ids=["none", "nan", "infinite"],
+)
+def test_chips_are_not_asked_about_nothing(nb, images):
+    """Inside `fast_crossbars`; afterwards the model is MemTorch's own again."""
+    small = nn.Sequential(nn.Linear(4, 2))
+    chip = nb.to_memristive(small, nb.MemristorConfig(tile_shape=(4, 4)))
+    with (
+        pytest.raises(ValueError, match="images: expected at least one, of finite numbers"),
+        nb.fast_crossbars(chip),
+    ):
+        chip(images)
+    assert not chip._forward_pre_hooks and "forward" not in vars(chip[0])
+
+
+@pytest.mark.parametrize(
+    ("states", "lowest", "highest", "message"),
+    [
+        (1, 0.0, 1.0, "states is 1"),
+        (2.5, 0.0, 1.0, "states is 2.5"),
+        (INFINITE, 0.0, 1.0, "states is inf"),
+        (4, 1.0, 0.0, "lowest < highest, got 1.0 and 0.0"),
+        (4, 1.0, 1.0, "lowest < highest"),
+        (4, NAN, 1.0, "lowest < highest"),
+        (4, 0.0, INFINITE, "lowest < highest"),
+    ],
+)
+def test_impossible_levels_are_refused(nb, states, lowest, highest, message):
+    """At least two of them, rising."""
+    with pytest.raises(ValueError, match=message):
+        nb.nearest_states(torch.rand(3), states, lowest, highest)
 
 
 # The machine's record

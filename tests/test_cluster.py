@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -61,13 +63,19 @@ def train_on(address, root, prefix, when_one_is_done=lambda: None):
     processes that trained them."""
     notebook = ROOT / "coloredmnist.ipynb"
     arguments = ("-c", SCRIPT, notebook, address, root, prefix)
-    process = start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    first = process.stdout.readline()
-    if first.startswith(f"[1/{TASKS}] "):
-        when_one_is_done()
-    rest, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    lines = (first + rest).splitlines()
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        start(*arguments, stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
+        alarm = threading.Timer(300, process.kill)
+        alarm.start()
+        first = process.stdout.readline()
+        if first.startswith(f"[1/{TASKS}] "):
+            when_one_is_done()
+        # Not communicate(): it would lose lines that were buffered with the first.
+        lines = [first, *process.stdout]
+        alarm.cancel()
+        assert process.wait() == 0, (errors.seek(0), errors.read())
     assert [line.partition(" ")[0] for line in lines[:-1]] == [
         f"[{k + 1}/{TASKS}]" for k in range(TASKS)
     ]

@@ -123,7 +123,7 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "tile": "{} × {}".format(*hardware.tile_shape),
         "voltage": f"{hardware.max_input_voltage} V",
         "bits": f"{hardware.adc_resolution}",
-        "calibration": f"{nb.CALIBRATION_IMAGES}",
+        "calibration": f"{nb.PROFILES['full'].calibration_images}",
         "digits": f"{3 * nb.ENVIRONMENT_SIZE:,}",
         "low-digits": "0–4",
         "high-digits": "5–9",

@@ -76,10 +76,11 @@ def test_filling_again_changes_nothing_and_new_results_do():
 
 def test_cures_block_has_a_column_for_each_fault():
     """Points with two decimals, faults in the notebook's order."""
-    lost = {"points_lost": {"none at all": {"low 10%": 1.234, "high 30%": -0.02}}}
+    points = {"low 10%": {"mean": 1.234}, "high 30%": {"mean": -0.002}}
+    lost = {"points_lost": {"none at all": points}}
     text = readme.fill(EMPTY.replace("steps", "cures"), RESULTS | lost, None)
     assert "| cure | low 10% | high 30% |" in text
-    assert "| none at all | 1.23 | -0.02 |" in text
+    assert "| none at all | 1.23 | 0.00 |" in text
 
 
 def test_methods_block_says_what_each_is_told():
@@ -103,6 +104,7 @@ def test_times_block_says_what_was_not_measured():
         "full_memory": 5_000_000_000,
         "memory": 3_000_000_000,
         "checkout": 17_400_000,
+        "one_thread": {"values": 1234, "differ": 5, "largest": 1.2e-07},
         "budgets": {"install": 300, "quick": 120, "full": 900},
         "speed": {
             "whole": {
@@ -116,6 +118,10 @@ def test_times_block_says_what_was_not_measured():
     text = readme.fill(empty, RESULTS, bench)
     assert "whole chip: 211 times as fast as stock MemTorch and 1.46 times" in text
     assert "2.35 times that of its fastest layout" in text
+    assert (
+        "instead of 2, 5 of the 1,234 values of a quick run differ, by at most 1.2e-07 of their"
+        in text
+    )
     assert "| memory of the quick run | 3,000 MB | 6,442 MB |" in text
     assert "| memory of `make run` | 5,000 MB | 6,442 MB |" in text
     assert "| checkout | 17 MB | 25 MB |" in text

@@ -65,3 +65,19 @@ def test_a_number_or_a_figure_that_differs_fails(
     monkeypatch.setattr(reproduce, "quick_run", lambda folder, threads=None: runs.pop(0))
     monkeypatch.setattr("sys.argv", ["reproduce.py", *options])
     assert reproduce.main() == code
+
+
+def test_what_one_thread_changes_is_recorded(tmp_path, monkeypatch):
+    """Counted against a run that is there already: of three values one differs by a third."""
+    for name, value in (("first", 0.5), ("second", 0.75)):
+        (tmp_path / name).mkdir()
+        text = json.dumps({"a": [value, {"b": "c"}], "run_seconds": value, "d": None})
+        (tmp_path / name / "results.json").write_text(text)
+    ran = []
+    monkeypatch.setattr(reproduce, "quick_run", lambda *way: ran.append(way) or tmp_path / "second")
+    arguments = f"--threads 1 --first {tmp_path}/first --record {tmp_path}/record.json"
+    monkeypatch.setattr("sys.argv", ["reproduce.py", *arguments.split()])
+    assert reproduce.main() == 0
+    assert [threads for _, threads in ran] == [1]
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record == {"values": 3, "differ": 1, "largest": pytest.approx(1 / 3)}

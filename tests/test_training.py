@@ -276,9 +276,11 @@ def test_weights_take_the_colour_away_and_placebo_weights_do_not(nb):
 def test_training_does_not_read_the_test(nb):
     """Training reads the environments of its recipe and no other."""
     environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2), "test": Unreadable()}
-    with pytest.raises(AssertionError, match="test environment was read"):
-        nb.train(recipe(nb, environments=("train1", "test")), environments, 0)
+    with pytest.raises(ValueError, match="environments train1, train2 or both"):
+        recipe(nb, environments=("train1", "test"))
     nb.train(recipe(nb), environments, 0)
+    with pytest.raises(AssertionError, match="test environment was read"):
+        nb.train(recipe(nb), environments | {"train2": Unreadable()}, 0)
 
 
 def test_choosing_works_without_a_test_file(nb, tmp_path):
