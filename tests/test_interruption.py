@@ -43,7 +43,7 @@ tasks = [
     for name in ("first", "second", "second-1", "second-2")
 ]
 chip = {"name": "chip", "checkpoint": "second", "draws": [0, 1], "images": 200, "both": 100}
-chip |= {"jobs": [("low", asdict(Wear(low=0.05)), ["nothing", "map"])], "p_red": 0.5}
+chip |= {"jobs": [("low", asdict(Wear(low=0.05)), ["nothing", "map"])], "seen": 64, "p_red": 0.5}
 measured = run_parallel([*tasks, (measure_chip, chip | shared)])
 print(json.dumps([histories, measured]))
 """
