@@ -78,10 +78,12 @@ def cures(results, bench):
         return "No results yet: `make run` writes them."
     rows = results["points_lost"]
     faults = list(next(iter(rows.values())))
-    lines = [
-        [cure, *(f"{round(row[f]['mean'], 2) + 0:.2f}" if f in row else "" for f in faults)]
-        for cure, row in rows.items()
-    ]
+
+    def points(lost):
+        mean = f"{round(lost['mean'], 2) + 0:.2f}"  # no -0.00
+        return mean if lost["n"] == 1 else f"{mean} ± {lost['sd']:.2f}"
+
+    lines = [[cure, *(points(row[fault]) for fault in faults)] for cure, row in rows.items()]
     return table(["cure", *faults], lines)
 
 

@@ -87,10 +87,7 @@ def tables(results, text):
     cures = [
         [
             title,
-            *(
-                f"{round(lost[cure][fault]['mean'], 2) + 0:.2f}" if fault in lost[cure] else ""
-                for fault in faults
-            ),
+            *(f"{round(lost[cure][fault]['mean'], 2) + 0:.2f}" for fault in faults),
         ]
         for cure, title in text["cures"].items()
     ]

@@ -203,7 +203,9 @@ def test_colours_are_two(nb, colour):
         nb.backdoor_weights(labels, torch.tensor([0, 0, 1, colour]))
 
 
-@pytest.mark.parametrize(("share", "seed"), [(-0.1, 0), (1.1, 0), (NAN, 0), (0.1, -1), (0.1, 0.5)])
+@pytest.mark.parametrize(
+    ("share", "seed"), [(-0.1, 0), (1.1, 0), (NAN, 0), (0.1, -1), (0.1, 0.5), (0.1, True)]
+)
 def test_impossible_holding_out_is_refused(nb, environments, share, seed):
     """A share is a proportion, a seed a whole number."""
     with pytest.raises(ValueError, match="expected"):

@@ -4,8 +4,10 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import memory
 import pytest
 from memory import memory_of
 
@@ -99,3 +101,11 @@ def test_freed_memory_is_kept():
     )
     before, after = map(int, done.stdout.split())
     assert before > 1_000 and after < before / 20, (before, after)
+
+
+def test_watching_takes_a_small_part_of_the_time(monkeypatch):
+    """However long a look takes: after one of a quarter of a second there is no second for long."""
+    looks = []
+    monkeypatch.setattr(memory, "memory_of", lambda _: time.sleep(0.25) or looks.append(1) or 7)
+    assert memory.peak_memory(lambda: time.sleep(2)) == (None, 7)
+    assert len(looks) == 1

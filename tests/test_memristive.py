@@ -1073,6 +1073,23 @@ def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
     assert relative_error(run(chip, images[:5])[0], before[0]) > 0.1
     nb.calibrate(chip, net, images)
     assert relative_error(run(chip, images[:5])[0], before[0]) < 1e-3
+    assert not any(module._forward_hooks for module in (*chip.modules(), *net.modules()))
+
+
+def test_repairs_ask_the_first_training_images(nb, environments, tmp_path):
+    """As many as are wanted, as floats in [0, 1]."""
+    first = environments["train1"].first(9)
+    nb.save_environment(first, tmp_path / "ColoredMNIST" / "train1.pt", seed=0)
+    images = nb.training_images(4, tmp_path)
+    assert torch.equal(images, first.images[:4] / 255) and images.max() == 1
+
+
+def test_points_lost_by_hand(nb):
+    """In per cent of the base's images, each chip for itself."""
+    chips = {"low": {"map": {"accuracy_all": {"runs": [0.5, 0.7]}}}}
+    lost = nb.points_lost(chips, 0.75, "map")["low"]
+    assert lost["runs"] == pytest.approx([25, 5]) and lost["n"] == 2
+    assert (lost["mean"], lost["sd"]) == pytest.approx((15, 200**0.5))
 
 
 def test_a_common_gain_undoes_a_common_loss(nb):

@@ -76,11 +76,11 @@ def test_filling_again_changes_nothing_and_new_results_do():
 
 def test_cures_block_has_a_column_for_each_fault():
     """Points with two decimals, faults in the notebook's order."""
-    points = {"low 10%": {"mean": 1.234}, "high 30%": {"mean": -0.002}}
+    points = {"none": {"mean": -0.002, "n": 1}, "low 10%": {"mean": 1.234, "sd": 0.567, "n": 5}}
     lost = {"points_lost": {"none at all": points}}
     text = readme.fill(EMPTY.replace("steps", "cures"), RESULTS | lost, None)
-    assert "| cure | low 10% | high 30% |" in text
-    assert "| none at all | 1.23 | 0.00 |" in text
+    assert "| cure | none | low 10% |" in text
+    assert "| none at all | 0.00 | 1.23 ± 0.57 |" in text
 
 
 def test_methods_block_says_what_each_is_told():
