@@ -5,15 +5,14 @@ import os
 import random
 import shutil
 import socket
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from definitions import load_notebook
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "coloredmnist.ipynb"
+from tools.definitions import load_notebook
+from tools.files import NOTEBOOK, ROOT
+
 MNIST = ROOT / "data" / "mnist"
 MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 ENVIRONMENTS = ("train1", "train2", "test")
@@ -21,11 +20,11 @@ ENVIRONMENTS = ("train1", "train2", "test")
 
 # For scripts of `python -c`: definitions stand in __main__, as in the notebook itself, from
 # where they travel to workers. The first argument is the notebook.
-AS_NOTEBOOK = """
+AS_NOTEBOOK = f"""
 import json, sys
-for cell in json.load(open(sys.argv[1], encoding="utf-8"))["cells"]:
-    if {"parameters", "definitions"} & set(cell["metadata"].get("tags", [])):
-        exec(compile("".join(cell["source"]), sys.argv[1], "exec"), globals())
+sys.path.insert(0, {str(ROOT)!r})
+from tools.definitions import execute_definitions
+execute_definitions(sys.argv[1], globals())
 """
 
 

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -18,7 +17,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.files import ROOT, copy_project
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
 QUIET = (
@@ -37,17 +37,19 @@ return {
 };
 """
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
+    ),
+]
 
 
 @pytest.fixture
 def project(tmp_path):
     """A copy of what the notebook needs."""
-    shutil.copy(ROOT / "coloredmnist.ipynb", tmp_path)
-    shutil.copytree(ROOT / "data" / "mnist", tmp_path / "data" / "mnist")
+    copy_project(ROOT, tmp_path)
     return tmp_path
 
 

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from pathlib import Path
 
 import pytest
-from conftest import AS_NOTEBOOK, free_port
+from conftest import AS_NOTEBOOK, NOTEBOOK, free_port
 
-ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow
 TASKS = 4
 SCRIPT = (
     AS_NOTEBOOK
@@ -61,8 +60,7 @@ def cluster(tmp_path):
 def train_on(address, root, prefix, when_one_is_done=lambda: None):
     """Train the networks on a cluster, or here if `address` is empty; their histories, and the
     processes that trained them."""
-    notebook = ROOT / "coloredmnist.ipynb"
-    arguments = ("-c", SCRIPT, notebook, address, root, prefix)
+    arguments = ("-c", SCRIPT, NOTEBOOK, address, root, prefix)
     with (
         tempfile.TemporaryFile("w+") as errors,
         start(*arguments, stdout=subprocess.PIPE, stderr=errors) as process,

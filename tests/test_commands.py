@@ -1,6 +1,5 @@
 """The commands do what `make help` says, and leave things whole when something goes wrong."""
 
-import base64
 import hashlib
 import io
 import json
@@ -11,17 +10,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import install
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
-import run_notebook
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import install
+from tools.files import ROOT
+from tools.pictures import slim_png
+
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 # Without what an outer `make test` passes on to every make below it.
@@ -36,6 +35,7 @@ def call(*command, **environment):
     """Run a command to its end."""
     return subprocess.run(
         [str(part) for part in command],
+        cwd=ROOT,
         env=ENVIRONMENT | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
@@ -53,7 +53,8 @@ def test_help_is_the_default_and_lists_every_target():
     listed = set(re.findall(r"^make ([a-z]+) +\S", shown.stdout, re.MULTILINE))
     targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
     assert targets == {
-        *"help install run test lint lab readme report slides html reproduce bench clean".split()
+        *"help install run check test lint lab readme report slides html".split(),
+        *"reproduce bench clean".split(),
     }
     assert targets <= listed
     phony = re.search(r"^\.PHONY:(.*)$", MAKEFILE, re.MULTILINE)[1]
@@ -65,6 +66,45 @@ def test_ci_runs_make_test():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("\nexec make test")
+
+
+def test_check_is_test_without_the_slow():
+    """The same linter and tests, but for those that are marked."""
+    said = {name: call("make", "-n", "-C", ROOT, name).stdout for name in ("check", "test")}
+    assert said["check"].replace(' -m "not slow"', "") == said["test"] != said["check"]
+
+
+def test_clean_removes_what_runs_have_made_and_nothing_else(tmp_path):
+    """Even where data/MNIST is data/mnist, for file systems that ignore case."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    made = [
+        "build/x",
+        "data/ColoredMNIST/train1.pt",
+        "data/checkpoints/a.pt",
+        "data/results/a.json",
+    ]
+    made += ["data/MNIST/raw/x", "tools/__pycache__/x", ".pytest_cache/x"]
+    kept = ["data/mnist/x.gz", "data/README.md", "figures/a.png", ".venv/x", "tests/a.py"]
+    kept += ["report/report.pdf", "slides/text.toml"]
+    for name in (*made, *kept):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    done = call("make", "-C", tmp_path, "clean")
+    assert done.returncode == 0, done.stderr
+    left = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
+    assert left == {*kept, "Makefile"}
+    assert not (tmp_path / "data" / "MNIST").exists()
+    assert "data/mnist" not in re.sub("rmdir .*", "", done.stdout).lower().split()
+
+
+def test_texts_have_the_same_line_ends_everywhere():
+    """By .gitattributes: texts LF, products binary."""
+    paths = ["Makefile", "coloredmnist.ipynb", ".ci/run", "tools/page.html.j2"]
+    paths += ["x.pptx", "x.docx", "x.pdf", "x.png", "x.gz"]
+    said = call("git", "-C", ROOT, "check-attr", "eol", "binary", "--", *paths).stdout
+    for path in paths:
+        expected = "eol: lf" if path[:2] != "x." else "binary: set"
+        assert f"{path}: {expected}\n" in said
 
 
 def test_all_requirements_are_pinned():
@@ -148,7 +188,7 @@ def good(fake, tmp_path):
 
 def preflight(**environment):
     """Run the preflight; return (exit status, lines)."""
-    done = call("/bin/sh", ROOT / ".ci" / "preflight.sh", **environment)
+    done = call("/bin/sh", ROOT / "tools" / "preflight.sh", **environment)
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
@@ -203,14 +243,15 @@ def test_preflight_finds_the_real_things(good):
     assert preflight(**(good | real)) == (0, [])
 
 
+@pytest.mark.slow
 def test_make_install_stops_at_the_preflight(tmp_path):
     """A missing Python is one readable line, and no .venv is begun."""
     for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
     done = call("make", "-C", tmp_path, "install", "PYTHON=no-such-python")
     assert done.returncode != 0
-    assert "missing: Python ('no-such-python' does not run)" in done.stderr
+    assert "missing" in done.stderr and "no-such-python" in done.stderr
     assert not (tmp_path / ".venv").exists()
 
 
@@ -238,7 +279,7 @@ def tiny_project(folder, *sources):
 
 def runner(root, *options):
     """The command that runs a project's notebook."""
-    return [sys.executable, str(ROOT / ".ci" / "run_notebook.py"), "--root", str(root), *options]
+    return [sys.executable, "-m", "tools.run_notebook", "--root", str(root), *options]
 
 
 def snapshot(folder):
@@ -255,6 +296,7 @@ def wait_for(path):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_finished_run_replaces_the_notebook(tmp_path):
     """It is executed with this Python and carries no trace of the runner; the cells' lines show."""
     tiny_project(tmp_path, *GOOD)
@@ -284,7 +326,7 @@ time.sleep(1.2)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_full_run_notes_what_it_took(tmp_path, resumed):
     """If it reused nothing; beside what `make bench` has measured, which stays."""
@@ -302,10 +344,12 @@ def test_a_full_run_notes_what_it_took(tmp_path, resumed):
     if resumed:
         assert (record, memory) == ({"quick_seconds": 5, "full_seconds": 99}, 1)
     else:
-        assert record == {"quick_seconds": 5, "full_seconds": 12.3, "full_code_hash": "abc"}
+        noted = {"full_seconds": 12.3, "full_code_hash": "abc"}
+        assert record.items() >= ({"quick_seconds": 5} | noted).items()
         assert 300_000_000 < memory < 900_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -328,16 +372,18 @@ def test_a_failed_run_leaves_the_notebook_alone(tmp_path, source, expected):
     assert not (tmp_path / "figures" / "profile.txt").exists()  # nothing ran after the error
 
 
+@pytest.mark.slow
 def test_a_notebook_edited_meanwhile_is_not_overwritten(tmp_path):
     """Somebody's work in JupyterLab is not lost to a run that started before."""
     tiny_project(tmp_path, "open('coloredmnist.ipynb', 'a').write(' ')")
     before = (tmp_path / "coloredmnist.ipynb").read_bytes()
     done = call(*runner(tmp_path))
     assert done.returncode == 1
-    assert "was changed while it ran" in done.stderr
+    assert "coloredmnist.ipynb" in done.stderr and "changed" in done.stderr
     assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before + b" "
 
 
+@pytest.mark.slow
 def test_quick_changes_nothing_outside_its_folder(tmp_path):
     """All that it reads is a copy, all that it writes is in build/."""
     tiny_project(tmp_path, *GOOD, "pathlib.Path('data/mnist/shipped.gz').read_text()")
@@ -356,16 +402,18 @@ def test_quick_changes_nothing_outside_its_folder(tmp_path):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["../elsewhere", "", "Full", "a b"])
 def test_a_profile_is_a_plain_name(tmp_path, profile):
     """No profile leads outside build/."""
     tiny_project(tmp_path, *GOOD)
     done = call(*runner(tmp_path, "--profile", profile))
     assert done.returncode == 2
-    assert "is not a profile's name" in done.stderr
+    assert repr(profile) in done.stderr and "quick" in done.stderr
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fresh", [True, False])
 def test_fresh_forgets_and_otherwise_results_are_kept(tmp_path, fresh):
     """FRESH=1 removes checkpoints and results, but not the shipped data."""
@@ -388,6 +436,7 @@ def start_slow_run(project):
     """Start a run that waits for a file called `go`."""
     process = subprocess.Popen(
         runner(project),
+        cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -398,6 +447,7 @@ def start_slow_run(project):
     return process
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_refused(tmp_path):
     """The second is told why, and the first goes on undisturbed."""
     first = start_slow_run(tiny_project(tmp_path, SLOW))
@@ -405,13 +455,14 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         for options in ([], ["--profile", "quick"]):
             second = call(*runner(tmp_path, *options))
             assert second.returncode == 1
-            assert "Another run is working in" in second.stderr
+            assert str(tmp_path) in second.stderr and "wait" in second.stderr
     finally:
         (tmp_path / "go").touch()
         output, _ = first.communicate(timeout=60)
     assert first.returncode == 0, output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
     """Ctrl-C ends the kernel too, the notebook is as it was, and the next run may start."""
@@ -422,7 +473,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
     os.killpg(process.pid, stop)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "Interrupted" in output and "Traceback" not in output
+    assert "Traceback" not in output and "is as it was" in output
     assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before
     with pytest.raises(ProcessLookupError):
         os.kill(kernel, 0)
@@ -430,36 +481,21 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
     assert call(*runner(tmp_path)).returncode == 0
 
 
-def test_speed_compares_the_notebooks_own_code():
-    """Ratios and agreement for each chip, on a few images; the numbers are MemTorch's."""
-    run = subprocess.run(
-        [sys.executable, ROOT / ".ci" / "speed.py", "--images", "4"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    chips = json.loads(run.stdout.splitlines()[-1])
-    assert list(chips) == ["whole", "5% stuck", "5% stuck by MemTorch"]
-    for row in chips.values():
-        assert row["images"] == 4 and row["images_that_differ"] <= 1
-        # Four images on a busy machine say nothing about speed: `make bench` measures it.
-        assert row["times_faster_than_memtorch"] > 0 and row["times_slower_than_plain_network"] > 0
-
-
 def test_committed_pictures_are_small_and_look_the_same():
-    """A palette instead of four channels: as large, nearly the same colours, fewer bytes."""
+    """A palette instead of four channels: as large, nearly the same colours, fewer bytes; and a
+    picture that it does not make smaller stays."""
     figure, axis = plt.subplots()
     axis.plot(np.sin(np.arange(200) / 9), color="#0072B2")
     axis.set_title("A title")
     before = io.BytesIO()
     figure.savefig(before, format="png")
     plt.close(figure)
-    after = run_notebook.slimmed(base64.b64encode(before.getvalue()).decode())
-    with (
-        Image.open(before) as old,
-        Image.open(io.BytesIO(base64.b64decode(after))) as new,
-    ):
+    after = slim_png(before.getvalue())
+    with Image.open(before) as old, Image.open(io.BytesIO(after)) as new:
         assert new.mode == "P" and new.size == old.size
         change = np.abs(np.asarray(new.convert("RGB")).astype(int) - np.asarray(old.convert("RGB")))
     assert change.mean() < 1 and np.quantile(change, 0.999) < 16
-    assert len(base64.b64decode(after)) < 0.8 * len(before.getvalue())
+    assert len(after) < 0.8 * len(before.getvalue())
+    dot = io.BytesIO()
+    Image.new("1", (1, 1)).save(dot, "PNG")
+    assert slim_png(dot.getvalue()) == dot.getvalue()

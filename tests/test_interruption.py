@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import AS_NOTEBOOK, link_mnist
+from conftest import AS_NOTEBOOK, NOTEBOOK, link_mnist
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("KILLS", 4))
 # The notebook's own way, in small: environments, networks that teach each other, their test, chips.
 SCRIPT = (
@@ -53,7 +52,7 @@ print(json.dumps([histories, measured]))
 def start(root):
     """A run in a session of its own, after it has read the notebook."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, ROOT / "coloredmnist.ipynb", root],
+        [sys.executable, "-c", SCRIPT, NOTEBOOK, root],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -83,6 +82,7 @@ def temporaries(root):
     return [path for path in root.rglob(".*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_killed_runs_end_like_undisturbed_ones(tmp_path):
     """Whatever was finished when a run was killed is used as it is; nothing half written is; the
     results are the same, and no temporary file is left."""
@@ -119,6 +119,7 @@ def test_killed_runs_end_like_undisturbed_ones(tmp_path):
         shutil.rmtree(root)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_agree(tmp_path):
     """In the same folder, at the same time."""
     root = link_mnist(tmp_path / "data")
@@ -151,20 +152,19 @@ def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "write_text", refuse)
-    expected = r"data/ cannot be written \(Read-only file system\)\. Make it writable"
-    with pytest.raises(RuntimeError, match=expected):
+    with pytest.raises(RuntimeError, match=r"data/.*Read-only file system.*writable"):
         nb.prepare_folders(tmp_path / "data")
 
 
 def test_a_file_in_the_folders_place_is_named(nb, tmp_path):
     """`data` is a file."""
     (tmp_path / "data").write_text("no folder")
-    with pytest.raises(RuntimeError, match=r"data/ cannot be written"):
+    with pytest.raises(RuntimeError, match="data/"):
         nb.prepare_folders(tmp_path / "data")
 
 
 def test_a_full_disk_is_named(nb, tmp_path):
     """More room asked for than there is."""
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(RuntimeError, match=r"data/ has \d+ MB left, a run needs \d+ MB\. Free"):
+    with pytest.raises(RuntimeError, match=r"data/.*\d+ MB.*\d+ MB.*Free"):
         nb.prepare_folders(tmp_path / "data", room=2 * free)

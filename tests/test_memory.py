@@ -5,13 +5,12 @@ import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-import memory
 import pytest
-from memory import memory_of
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import memory
+from tools.files import ROOT
+from tools.memory import memory_of
 
 HOLD = """
 import time
@@ -31,7 +30,7 @@ def holding(megabytes, seconds):
     return process
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.slow
 def test_memory_of_a_process_and_of_those_below():
     """A child's memory counts; one that has ended no longer does."""
     child = holding(200, 60)
@@ -44,7 +43,7 @@ def test_memory_of_a_process_and_of_those_below():
 
 PEAK = f"""
 import subprocess, sys
-from memory import peak_memory
+from tools.memory import peak_memory
 def hold(megabytes):
     code = {HOLD!r}.format(bytes=megabytes * 2**20, seconds=1.2)
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -55,12 +54,12 @@ print(value, most - least)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.slow
 def test_peak_memory_is_the_most_that_was_held():
     """Of two children one after the other, the larger; in a process without other children."""
     done = subprocess.run(
         [sys.executable, "-c", PEAK],
-        env=os.environ | {"PYTHONPATH": str(ROOT / ".ci")},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
@@ -71,9 +70,9 @@ def test_peak_memory_is_the_most_that_was_held():
 
 
 KEPT = """
-import resource, sys
-from definitions import load_notebook
-notebook = load_notebook(sys.argv[1])
+import resource
+from tools.definitions import load_notebook
+notebook = load_notebook()
 import torch
 
 def pages():
@@ -89,12 +88,14 @@ print(before, pages())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
 def test_freed_memory_is_kept():
     """The pages of a large tensor are asked for once, not each time that one is made."""
     done = subprocess.run(
-        [sys.executable, "-c", KEPT, ROOT / "coloredmnist.ipynb"],
-        env=os.environ | {"PYTHONPATH": str(ROOT / ".ci"), "OMP_NUM_THREADS": "1"},
+        [sys.executable, "-c", KEPT],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=True,

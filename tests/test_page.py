@@ -1,26 +1,32 @@
 """The page that `make html` renders: complete in itself, formulas drawn, every figure described."""
 
+import base64
 import re
 import urllib.parse
-from pathlib import Path
 
 import nbformat
-import page as script
 import pytest
+from bs4 import BeautifulSoup
 
-ROOT = Path(__file__).resolve().parents[1]
+from tools import page as script
+from tools.files import NOTEBOOK
 
 
 @pytest.fixture(scope="module")
 def notebook():
     """The committed notebook."""
-    return nbformat.read(ROOT / "coloredmnist.ipynb", as_version=4)
+    return nbformat.read(NOTEBOOK, as_version=4)
 
 
 @pytest.fixture(scope="module")
 def page(notebook):
     """The page rendered from it."""
     return script.rendered(nbformat.from_dict(notebook))
+
+
+def texts_of_pictures(page):
+    """The alternative texts in a page, in order."""
+    return [picture["alt"] for picture in BeautifulSoup(page, "html.parser").find_all("img")]
 
 
 def test_nothing_is_fetched(page):
@@ -51,12 +57,30 @@ def test_code_keeps_its_dollars():
     assert "<math" in script.with_mathml("so $x_1$ is") and "$" not in script.with_mathml("$$a$$")
 
 
-def test_every_figure_is_described(page, notebook):
-    """By words of its own, not by the placeholder."""
-    texts = script.descriptions(notebook)
-    assert script.NO_TEXT not in page
-    assert len(texts) == page.count("<img") and len(set(texts)) == len(texts) > 20
-    assert all(10 < len(text) < 200 and "`" not in text[-2:] for text in texts)
+def test_every_figure_is_described(page):
+    """By words of its own."""
+    texts = texts_of_pictures(page)
+    assert len(set(texts)) == len(texts) == page.count("<img") > 5
+    assert all(10 < len(text) < 500 and "`" not in text[-2:] for text in texts)
+    assert not [text for text in texts if text == script.TITLE or "No description" in text]
+
+
+def test_folded_code_is_folded_and_descriptions_are_kept():
+    """Code that JupyterLab folds opens under its first comment; other code is open; a picture's
+    own text stays."""
+    v4, dot = nbformat.v4, base64.b64encode(b"png").decode()
+    picture = v4.new_output("display_data", {"image/png": dot})
+    picture.metadata["image/png"] = {"alt": 'a "dot"'}
+    hidden = {"jupyter": {"source_hidden": True}}
+    cells = [
+        v4.new_code_cell("# What <it> defines\nfirst = 1", metadata=hidden),
+        v4.new_code_cell("second = 2", outputs=[picture]),
+    ]
+    made = script.rendered(v4.new_notebook(cells=cells))
+    (folded,) = re.findall("<details.*?</details>", made, re.DOTALL)
+    assert "<summary>What &lt;it&gt; defines</summary>" in folded and "first" in folded
+    assert "second" in made and "second" not in folded
+    assert texts_of_pictures(made) == ['a "dot"']
 
 
 def test_contents_lead_somewhere(page):

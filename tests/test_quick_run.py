@@ -1,27 +1,27 @@
 """The quick profile runs from start to end, in a copy of the project."""
 
 import json
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.files import ROOT, copy_project
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """The folder of a finished quick run."""
     project = tmp_path_factory.mktemp("project")
-    shutil.copy(ROOT / "coloredmnist.ipynb", project)
-    shutil.copytree(ROOT / "data" / "mnist", project / "data" / "mnist")
-    script = ROOT / ".ci" / "run_notebook.py"
+    copy_project(ROOT, project)
+    options = ["--root", str(project), "--profile", "quick"]
     done = subprocess.run(
-        [sys.executable, str(script), "--root", str(project), "--profile", "quick"],
+        [sys.executable, "-m", "tools.run_notebook", *options],
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )

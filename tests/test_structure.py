@@ -241,6 +241,6 @@ def test_memtorch_is_the_same_everywhere(code_cells):
     found = {name: set(re.findall(r"memtorch-cpu==[\w.]+", t)) for name, t in texts.items()}
     assert all(len(versions) == 1 for versions in found.values()), found
     assert len(set.union(*found.values())) == 1, found
-    texts["Makefile"] = (ROOT / ".ci" / "install.py").read_text()  # it gives pip the flags
+    texts["Makefile"] = (ROOT / "tools" / "install.py").read_text()  # it gives pip the flags
     for name, text in texts.items():
         assert "--no-build-isolation" in text and "--no-deps" in text, name

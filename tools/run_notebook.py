@@ -1,4 +1,4 @@
-"""Execute coloredmnist.ipynb with papermill. Started by `make run`, with .venv's Python.
+"""Execute coloredmnist.ipynb with papermill. Started by `make run`.
 
 The full profile runs in the project's root, and a finished run replaces the notebook there. Every
 other profile runs in a copy, build/<profile>/, and changes nothing outside it.
@@ -6,10 +6,7 @@ other profile runs in a copy, build/<profile>/, and changes nothing outside it.
 
 import argparse
 import base64
-import fcntl
 import functools
-import io
-import json
 import re
 import shutil
 import signal
@@ -21,16 +18,19 @@ from pathlib import Path
 import nbformat
 import papermill
 import zmq
-from files import replacing
+from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
-from memory import peak_memory
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
-from PIL import Image
 from traitlets import default
 
-NOTEBOOK = "coloredmnist.ipynb"
+from .files import NOTEBOOK, ROOT, copy_project, replacing
+from .memory import peak_memory
+from .pictures import slim_png
+from .records import note_full_run
+
+NAME = NOTEBOOK.name
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 INTERRUPTED = 130  # what shells report after Ctrl-C
 
@@ -112,38 +112,23 @@ class Progress:
 def only_run_in(folder):
     """Refuse to start while another run works in the same folder."""
     (folder / "build").mkdir(exist_ok=True)
-    with (folder / "build" / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.exit(f"Another run is working in {folder}: wait until it has finished, or stop it.")
-        yield  # the system drops the lock with the process, however it ends
+    lock = FileLock(folder / "build" / ".lock", blocking=False)
+    try:
+        lock.acquire()  # the system drops it with the process, however that ends
+    except Timeout:
+        sys.exit(f"Another run is working in {folder}: wait until it has finished, or stop it.")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_copy(root, profile):
     """Return build/<profile>/ with the notebook and the shipped data in it."""
     copy = root / "build" / profile
-    mnist = copy / "data" / "mnist"
-    mnist.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(root / NOTEBOOK, copy / NOTEBOOK)
+    copy_project(root, copy)
     shutil.rmtree(copy / "figures", ignore_errors=True)  # figures there are of this run only
-    if not mnist.exists() and (root / "data" / "mnist").is_dir():
-        mnist.unlink(missing_ok=True)  # a link that points nowhere
-        try:
-            mnist.symlink_to(Path("../../../data/mnist"), target_is_directory=True)
-        except OSError:  # a file system without links
-            shutil.copytree(root / "data" / "mnist", mnist)
     return copy
-
-
-def slimmed(picture):
-    """Return a base64 PNG with a palette of 256 colours, if that is smaller."""
-    before = base64.b64decode(picture)
-    after = io.BytesIO()
-    Image.open(io.BytesIO(before)).convert("RGB").quantize(256).save(after, "PNG", optimize=True)
-    if len(after.getvalue()) >= len(before):
-        return picture
-    return base64.b64encode(after.getvalue()).decode()
 
 
 def finished(path):
@@ -159,29 +144,17 @@ def finished(path):
             del cell.metadata["tags"]
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                output.data["image/png"] = slimmed(output.data["image/png"])
+                png = slim_png(base64.b64decode(output.data["image/png"]))
+                output.data["image/png"] = base64.b64encode(png).decode()
     nbformat.validate(notebook)
     return notebook
-
-
-def note_full_run(folder, memory):
-    """Note in figures/bench.json what a full run took, if it reused nothing: README shows it."""
-    results, bench = folder / "figures" / "results.json", folder / "figures" / "bench.json"
-    found = json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
-    if found.get("resumed", True):
-        return
-    record = json.loads(bench.read_text(encoding="utf-8")) if bench.is_file() else {}
-    record |= {"full_seconds": round(found["run_seconds"], 1), "full_memory": memory}
-    record |= {"full_code_hash": found["code_hash"]}
-    with replacing(bench) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def run(root, profile, fresh):
     """Execute the notebook; return the exit status."""
     folder = root if profile == "full" else make_copy(root, profile)
-    notebook = folder / NOTEBOOK
-    output = root / "build" / (NOTEBOOK if profile == "full" else f"coloredmnist-{profile}.ipynb")
+    notebook = folder / NAME
+    output = root / "build" / (NAME if profile == "full" else f"coloredmnist-{profile}.ipynb")
     before = notebook.read_bytes()
     if fresh:
         for name in ("checkpoints", "results"):
@@ -191,7 +164,7 @@ def run(root, profile, fresh):
     ThisPythonsKernel.log_file = kernel_log.open("w")
     progress = Progress()
     started = time.monotonic()
-    print(f"Running {NOTEBOOK} with the {profile} profile.", flush=True)
+    print(f"Running {NAME} with the {profile} profile.", flush=True)
     try:
         execute = functools.partial(
             papermill.execute_notebook,
@@ -213,27 +186,25 @@ def run(root, profile, fresh):
         )
         _, memory = peak_memory(execute)
     except PapermillExecutionError as error:
-        print(
-            f"{error}\nThe run failed in the cell above; {NOTEBOOK} is as it was.", file=sys.stderr
-        )
+        print(f"{error}\nThe run failed in the cell above; {NAME} is as it was.", file=sys.stderr)
         print(f"The failed copy, to look into: {output}", file=sys.stderr)
         return 1
     except DeadKernelError:
         nbformat.write(progress.notebook, output)
-        print(f"\nThe kernel died (out of memory?); {NOTEBOOK} is as it was.", file=sys.stderr)
+        print(f"\nThe kernel died (out of memory?); {NAME} is as it was.", file=sys.stderr)
         print(f"The copy up to there: {output}; its last words: {kernel_log}", file=sys.stderr)
         return 1
 
     result = finished(output)
     if notebook.read_bytes() != before:
-        print(f"{NOTEBOOK} was changed while it ran, so it is left alone.", file=sys.stderr)
+        print(f"{NAME} was changed while it ran, so it is left alone.", file=sys.stderr)
         print(f"The executed copy of what it was: {output}", file=sys.stderr)
         return 1
     with replacing(notebook) as temporary:
         nbformat.write(result, temporary)
     output.unlink()
     if profile == "full":
-        note_full_run(folder, memory)
+        note_full_run(folder / "figures", memory)
     held = f", holding at most {memory / 1e9:.1f} GB" if memory else ""
     print(f"Finished in {time.monotonic() - started:.0f} seconds{held}. Look at {notebook}")
     print(f"and at the figures and results in {folder / 'figures'}")
@@ -247,22 +218,20 @@ def main():
         "--profile", default="full", help="full, or another that the notebook knows"
     )
     parser.add_argument("--fresh", action="store_true", help="first remove checkpoints and results")
-    parser.add_argument(
-        "--root", type=Path, default=Path(__file__).parent.parent, help="the project"
-    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project")
     args = parser.parse_args()
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", args.profile):
         parser.error(f"PROFILE={args.profile!r} is not a profile's name, such as full or quick")
     root = args.root.resolve()
-    if not (root / NOTEBOOK).is_file():
-        parser.error(f"there is no {NOTEBOOK} in {root}")
+    if not (root / NAME).is_file():
+        parser.error(f"there is no {NAME} in {root}")
     for number in (signal.SIGINT, signal.SIGTERM):  # being stopped is like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     with only_run_in(root):
         try:
             return run(root, args.profile, args.fresh)
         except KeyboardInterrupt:
-            print(f"\nInterrupted; {NOTEBOOK} is as it was. Finished checkpoints are kept.")
+            print(f"\nInterrupted; {NAME} is as it was. Finished checkpoints are kept.")
             return INTERRUPTED
 
 

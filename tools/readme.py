@@ -4,13 +4,13 @@ Everything between `<!-- results:NAME -->` and `<!-- /results -->` is made here;
 """
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
 
-from bench import BUDGETS, SIZES
-from files import replacing
+from .bench import BUDGETS, SPEED_BUDGETS
+from .files import ROOT, read_json, replacing
+from .records import fixed, is_earlier
 
 BLOCK = re.compile(
     r"(<!-- results:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /results -->)", re.DOTALL
@@ -27,16 +27,6 @@ def accuracy(value):
     """Return `mean ± sd (n)`; a single measurement has no spread."""
     spread = f" ± {value['sd']:.4f}" if value["n"] > 1 else ""
     return f"{value['mean']:.4f}{spread} ({value['n']})"
-
-
-def seconds(value):
-    """Return a time for a reader."""
-    return "not measured yet" if value is None else f"{value:.0f} s"
-
-
-def megabytes(value):
-    """Return a size for a reader."""
-    return "not measured yet" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def steps(results, bench):
@@ -80,61 +70,50 @@ def cures(results, bench):
     faults = list(next(iter(rows.values())))
 
     def points(lost):
-        mean = f"{round(lost['mean'], 2) + 0:.2f}"  # no -0.00
-        return mean if lost["n"] == 1 else f"{mean} ± {lost['sd']:.2f}"
+        mean = fixed(lost["mean"], 2)
+        return mean if lost["n"] == 1 else f"{mean} ± {fixed(lost['sd'], 2)}"
 
     lines = [[cure, *(points(row[fault]) for fault in faults)] for cure, row in rows.items()]
     return table(["cure", *faults], lines)
 
 
 def times(results, bench):
-    """What takes how long, beside what it may take."""
+    """What takes how long and how much memory, beside what it may take."""
     bench = bench or {}
-    budgets = BUDGETS | SIZES | bench.get("budgets", {})
-    full = seconds(bench.get("full_seconds"))
-    if results and bench.get("full_code_hash") not in (None, results["code_hash"]):
-        full += ", an earlier version"
+    full = " of an earlier version" if results and is_earlier(bench, results) else ""
     rows = [
-        ["`make install`", seconds(bench.get("install_seconds")), seconds(budgets["install"])],
-        [
-            "`make run PROFILE=quick`",
-            seconds(bench.get("quick_seconds")),
-            seconds(budgets["quick"]),
-        ],
-        ["`make run`", full, seconds(budgets["full"])],
-        ["memory of the quick run", megabytes(bench.get("memory")), megabytes(budgets["memory"])],
-        [
-            "memory of `make run`",
-            megabytes(bench.get("full_memory")),
-            megabytes(budgets["full_memory"]),
-        ],
-        ["checkout", megabytes(bench.get("checkout")), megabytes(budgets["checkout"])],
+        ("`make install`", "install_seconds", "{:,.0f} s"),
+        ("`make run PROFILE=quick`", "quick_seconds", "{:,.0f} s"),
+        ("memory of the quick run", "memory", "{:.1f} GB"),
+        (f"`make run FRESH=1`{full}", "full_seconds", "{:,.0f} s"),
+        ("memory of the full run", "full_memory", "{:.1f} GB"),
+        ("full run, as a share of the course's own sample run", "ratio_to_sample", "{:.2f}"),
     ]
-    text = table(["command", "measured", "budget"], rows)
-    if bench:
-        text += f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores."
-    if one := bench.get("one_thread"):
-        text += (
-            f"\n\nWith one thread in every library instead of {bench['cpu_count']}, {one['differ']}"
-            f" of the {one['values']:,} values of a quick run differ, by at most"
-            f" {one['largest']:.1e} of their size."
+
+    def shown(value, style):
+        scale = 1e9 if "GB" in style else 1
+        return "not measured yet" if value is None else style.format(value / scale)
+
+    lines = [[what, shown(bench.get(key), s), shown(BUDGETS[key], s)] for what, key, s in rows]
+    notes = [f"Measured on {bench['date']}, {bench['cpu_count']} cores."] if bench else []
+    if sample := bench.get("sample"):
+        notes.append(
+            f"The sample's run was timed on {sample['train_images_timed']:,} images of training and"
+            f" {sample['test_images_timed']:,} through stock MemTorch, and scaled to all of its"
+            f" images: {bench['sample_seconds']:,.0f} s."
         )
-    for chip, row in bench.get("speed", {}).items():
-        text += (
-            f"\n\n`fast_crossbars`, {chip} chip: {row['times_faster_than_memtorch']:.0f} times as"
-            f" fast as stock MemTorch and {row['times_slower_than_plain_network']:.2f} times the"
-            f" plain network's time, {row['times_slower_than_channels_last']:.2f} times that of its"
-            f" fastest layout, on the same {row['images']} images in one process."
+    speed = bench.get("speed", {})
+    for chip, row in ((chip, speed[chip]) for chip in SPEED_BUDGETS if chip in speed):
+        notes.append(
+            f"`fast_crossbars`, {chip} chip: {row['times_faster_than_memtorch']:.0f} times as fast"
+            f" as stock MemTorch, {row['times_slower_than_channels_last']:.2f} times the plain"
+            f" network's time in its fastest layout (budget {SPEED_BUDGETS[chip]}), on the same"
+            f" {row['images']} images in one process."
         )
-    return text
+    return "\n\n".join([table(["what", "measured", "budget"], lines), *notes])
 
 
 BLOCKS = {"steps": steps, "methods": methods, "cures": cures, "times": times}
-
-
-def load(path):
-    """Return a JSON file's content, or None if it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def fill(text, results, bench):
@@ -155,12 +134,18 @@ def fill(text, results, bench):
 def main():
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parent.parent)
+    parser.add_argument("--root", type=Path, default=ROOT)
     root = parser.parse_args().root
     readme = root / "README.md"
     old = readme.read_text(encoding="utf-8")
     try:
-        new = fill(old, *(load(root / "figures" / f"{n}.json") for n in ("results", "bench")))
+        new = fill(
+            old,
+            *(
+                read_json(root / "figures" / f"{n}.json", missing=None)
+                for n in ("results", "bench")
+            ),
+        )
     except (ValueError, KeyError) as error:
         sys.exit(f"README.md is as it was. {error!r}")
     if new == old:

@@ -1,25 +1,25 @@
 """Build slides/slides.pptx and slides/slides.zh.pptx from slides/text.*.toml, figures/ and
-figures/results.json. Started by `make slides`, with .venv's Python.
+figures/results.json. Started by `make slides`.
 
 Every number in the texts is a name in braces, looked up in the results. A text that does not fit
 its box is an error: it is measured with the font that ships with the project's requirements.
 """
 
 import io
-import json
 import tomllib
 from pathlib import Path
 
 import cvttf_NotoSansCJK_Regular
-from files import digest, replacing
 from PIL import Image, ImageFont
 from pptx import Presentation
 from pptx.dml.color import RGBColor
 from pptx.enum.text import MSO_ANCHOR, PP_ALIGN
 from pptx.util import Emu, Inches, Pt
 
-ROOT = Path(__file__).resolve().parent.parent
-FIGURES = ROOT / "figures"
+from tools.files import FIGURES, ROOT, digest, read_json, replacing
+from tools.pictures import slim_png
+from tools.records import fixed, is_earlier
+
 SLIDES = {"en": ROOT / "slides" / "slides.pptx", "zh": ROOT / "slides" / "slides.zh.pptx"}
 FONT = next(Path(cvttf_NotoSansCJK_Regular.__file__).parent.glob("*.otf"))
 WIDTH, HEIGHT, MARGIN = 13.333, 7.5, 0.6  # inches
@@ -42,7 +42,7 @@ def numbers(results):
     chips = results["headline_chips"]
 
     def share(value, digits=1):
-        return f"{100 * value:.{digits}f}%"
+        return f"{fixed(100 * value, digits)}%"
 
     return {
         "ceiling": share(results["ceiling"]["test"]),
@@ -85,16 +85,13 @@ def tables(results, text):
     ]
     lost, faults = results["points_lost"], list(text["faults"])
     cures = [
-        [
-            title,
-            *(f"{round(lost[cure][fault]['mean'], 2) + 0:.2f}" for fault in faults),
-        ]
+        [title, *(fixed(lost[cure][fault]["mean"], 2) for fault in faults)]
         for cure, title in text["cures"].items()
     ]
     fast = results["fast_crossbars"]
-    bench = json.loads((FIGURES / "bench.json").read_text(encoding="utf-8"))
+    bench = read_json(FIGURES / "bench.json")
     run = f"{bench['full_seconds'] / 60:.0f} min"  # of one that reused nothing
-    if bench["full_code_hash"] != results["code_hash"]:
+    if is_earlier(bench, results):
         run += text["earlier"]
     measured = {
         "run": run,
@@ -162,10 +159,9 @@ def add_text(slide, paragraphs, box, points, **style):
 def add_picture(slide, name, box, described):
     """A figure in a palette of 256 colours, as large as its box allows, centred, with its title
     as alternative text."""
-    path = FIGURES / f"{name}.png"
-    with Image.open(path) as image:
-        ratio, small = image.width / image.height, io.BytesIO()
-        image.convert("RGB").quantize(256).save(small, "PNG", optimize=True)
+    small = io.BytesIO(slim_png((FIGURES / f"{name}.png").read_bytes()))
+    with Image.open(small) as image:
+        ratio = image.width / image.height
     left, top, width, height = box
     shown = min(width, height * ratio), min(height, width / ratio)
     picture = slide.shapes.add_picture(
@@ -255,7 +251,7 @@ def build(language, results):
 
 def main():
     """Build both."""
-    results = json.loads((FIGURES / "results.json").read_text(encoding="utf-8"))
+    results = read_json(FIGURES / "results.json")
     for language in SLIDES:
         build(language, results)
 

@@ -6,16 +6,15 @@ standard library only, because this runs before anything is installed.
 """
 
 import argparse
-import hashlib
 import os
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from .files import ROOT, digest
+
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".installed"
@@ -30,9 +29,7 @@ MEMTORCH_FLAGS = ["--no-build-isolation", "--no-deps"]
 def wanted(memtorch):
     """Return the hash of everything that the install depends on."""
     files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
-    return hashlib.sha256(
-        b"\0".join([*(f.read_bytes() for f in files), memtorch.encode()])
-    ).hexdigest()
+    return digest(files, memtorch)
 
 
 def is_installed(memtorch):

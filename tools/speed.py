@@ -1,18 +1,15 @@
 """Time stock MemTorch, fast_crossbars and the plain CNN on the same images, in this process.
 
 Executes the notebook's definitions and prints what its `compare_speed` finds, as JSON, for a whole
-chip, for one of which 5% of the devices that hold weights are stuck, and for one of which 5% of all
-are, by MemTorch's own routine. Started by .ci/bench.py, with .venv's Python.
+chip and for one of which 5% of the devices that hold weights are stuck. Started by `make bench`.
 """
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
-from definitions import load_notebook
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "coloredmnist.ipynb"
+from .definitions import load_notebook
 
 
 def main():
@@ -20,8 +17,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=256)
     count = parser.parse_args().images
-    notebook = load_notebook(NOTEBOOK)
-    notebook.keep_freed_memory()  # as the notebook's first cells do
+    notebook = load_notebook()
     torch.manual_seed(0)
     shapes = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8)
     images = notebook.paint(shapes, torch.arange(count) % 2 == 0).float() / 255
@@ -30,13 +26,6 @@ def main():
     chips = {
         "whole": whole,
         "5% stuck": notebook.apply_device_faults(whole, 0.05, 0.0, seed=0),
-        "5% stuck by MemTorch": notebook.with_nonideality(
-            whole,
-            "DeviceFaults",
-            lrs_proportion=0.05,
-            hrs_proportion=0.0,
-            electroform_proportion=0.0,
-        ),
     }
     print(json.dumps({k: notebook.compare_speed(network, c, images) for k, c in chips.items()}))
 

@@ -1,5 +1,5 @@
 """Build the report's PDFs with typst and the forms with python-docx, in English and Chinese, from
-report/, figures/ and figures/results.json. Started by `make report`, with .venv's Python."""
+report/, figures/ and figures/results.json. Started by `make report`."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from docx.enum.table import WD_CELL_VERTICAL_ALIGNMENT
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml.ns import qn
 from docx.shared import Cm, Pt
-from files import digest, replacing
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools.files import FIGURES, ROOT, digest, replacing
+
 REPORT = ROOT / "report"
 FONTS = Path(cvttf_NotoSansCJK_Regular.__file__).parent
 PDFS = {"en": REPORT / "report.pdf", "zh": REPORT / "report.zh.pdf"}
@@ -66,10 +66,11 @@ WORDS = {
 
 def sources(language):
     """SHA-256 of everything a report is made of; the PDF carries it as its keyword."""
+    words = REPORT / f"text.{language}.typ"
     paths = [REPORT / name for name in ("report.typ", "numbers.typ", "references.bib")]
-    paths += [REPORT / f"text.{language}.typ", ROOT / "figures" / "results.json"]
-    text = paths[3].read_text(encoding="utf-8")
-    paths += sorted(f for f in (ROOT / "figures").glob("*.pdf") if f'"{f.stem}"' in text)
+    paths += [Path(__file__), words, FIGURES / "results.json"]
+    text = words.read_text(encoding="utf-8")
+    paths += sorted(f for f in FIGURES.glob("*.pdf") if f'"{f.stem}"' in text)
     return digest(paths)
 
 
