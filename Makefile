@@ -14,7 +14,7 @@ INSTALL = -m tools.install --memtorch "$(MEMTORCH)"
 .PHONY: help install run check test lint lab readme report slides html reproduce bench clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'make run PROFILE=quick   a small run in build/quick/ that changes nothing else'
 	@echo 'make run FRESH=1         compute everything again, reusing no checkpoint'

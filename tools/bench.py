@@ -108,12 +108,16 @@ def is_over(measured, budget):
 
 def table(record):
     """The comparison, one line each."""
-    lines = [f"{'':20} {'measured':>14} {'budget':>14}"]
+
+    def shown(value, budget):
+        return f"{value / 1e6:,.0f} MB" if budget >= 1e6 else f"{value:,.2f}"
+
+    lines = [f"{'':20} {'measured':>10} {'budget':>10}"]
     for name, measured, budget in compared(record):
         verdict = "not measured" if measured is None else "ok"
         verdict = "OVER BUDGET" if is_over(measured, budget) else verdict
-        shown = "-" if measured is None else f"{measured:,.2f}"
-        lines.append(f"{name:20} {shown:>14} {budget:>14,.2f}  {verdict}")
+        found = "-" if measured is None else shown(measured, budget)
+        lines.append(f"{name:20} {found:>10} {shown(budget, budget):>10}  {verdict}")
     return "\n".join(lines)
 
 
