@@ -63,5 +63,5 @@ bench: install ## measure a fresh clone of the last commit, beside the budgets
 clean: ## remove what runs have made (.venv and the shipped data stay)
 	rm -rf build data/ColoredMNIST data/MNIST/raw data/checkpoints data/results
 	rmdir data/MNIST 2>/dev/null || true
-	rm -rf .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints
+	rm -rf .pytest_cache .ruff_cache .ipynb_checkpoints
 	find tools tests report slides -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,9 +1,11 @@
 """Build the report's PDFs with typst and the forms with python-docx, in English and Chinese, from
 report/, figures/ and figures/results.json. Started by `make report`."""
 
+import io
+import zipfile
 from pathlib import Path
 
-import cvttf_NotoSansCJK_Regular
+import justmytype_intl_cjk
 import typst
 from docx import Document
 from docx.enum.section import WD_ORIENT
@@ -15,7 +17,9 @@ from docx.shared import Cm, Pt
 from tools.files import FIGURES, ROOT, digest, replacing
 
 REPORT = ROOT / "report"
-FONTS = Path(cvttf_NotoSansCJK_Regular.__file__).parent
+# Noto Sans SC, the Simplified Chinese build, in all weights; typst brings the Latin fonts.
+FONTS = Path(justmytype_intl_cjk.__file__).parent / "fonts" / "ofl" / "notosanssc"
+FONT = FONTS / "NotoSansSC[wght].ttf"
 PDFS = {"en": REPORT / "report.pdf", "zh": REPORT / "report.zh.pdf"}
 FORMS = {"en": REPORT / "division-of-labour.docx", "zh": REPORT / "division-of-labour.zh.docx"}
 WORDS = {
@@ -27,11 +31,12 @@ WORDS = {
         "tasks": [
             "data, and its checks",
             "causal graphs, derivation, exact table",
-            "estimators, training, comparison",
-            "self-training and the ladder",
+            "stratification, other methods, refutations",
+            "self-training and its controls",
             "conversion: diagnosis and cure",
-            "fast_crossbars",
-            "faults, repairs, networks for hardware",
+            "fast_crossbars, exact wires",
+            "broken chips and colour",
+            "networks for hardware, realistic chip",
             "figures and notebook text",
             "report",
             "slides and talk",
@@ -41,18 +46,19 @@ WORDS = {
         "date": "date",
     },
     "zh": {
-        "title": "彩色MNIST：从因果到忆阻器——分工表",
+        "title": "彩色MNIST：因果推断与忆阻器——分工表",
         "how": "每格填写该成员在此项任务中的占比（%）；每行合计为100。",
         "head": ["任务", "成员一", "成员二", "成员三", "合计（%）"],
         "who": "姓名与学号",
         "tasks": [
             "数据及其检验",
-            "因果图、推导与精确表",
-            "估计方法、训练与比较",
-            "自训练与阶梯",
-            "转换：诊断与修复",
-            "fast_crossbars",
-            "故障、修复与为硬件训练的网络",
+            "因果图、推导与精确数值表",
+            "分层训练、其他方法与反驳检验",
+            "自训练及其对照",
+            "忆阻器转换：诊断与修正",
+            "fast_crossbars与精确导线模型",
+            "故障芯片与颜色敏感性",
+            "面向硬件的网络与真实芯片条件",
             "图与笔记本文字",
             "报告",
             "幻灯片与展示",
@@ -88,8 +94,18 @@ def build_pdf(language):
     print(PDFS[language].relative_to(ROOT))
 
 
-def build_form(language):
-    """Write the table of who did what, ready to be filled in, printed and signed."""
+def undated(document):
+    """The bytes of a document whose parts carry no time: the same for the same content."""
+    saved, file = io.BytesIO(), io.BytesIO()
+    document.save(saved)
+    with zipfile.ZipFile(saved) as parts, zipfile.ZipFile(file, "w") as kept:
+        for name in parts.namelist():
+            kept.writestr(zipfile.ZipInfo(name), parts.read(name), zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def form(language):
+    """The table of who did what, ready to be filled in, printed and signed."""
     words, document = WORDS[language], Document()
     section = document.sections[0]
     section.orientation = WD_ORIENT.LANDSCAPE
@@ -121,8 +137,13 @@ def build_form(language):
                 text = "100"
             run = paragraph.add_run(text)
             run.bold = texts is rows[0] or texts[0] == words["share"]
+    return document
+
+
+def build_form(language):
+    """Write a form."""
     with replacing(FORMS[language]) as temporary:
-        document.save(temporary)
+        temporary.write_bytes(undated(form(language)))
     print(FORMS[language].relative_to(ROOT))
 
 

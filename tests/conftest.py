@@ -3,6 +3,7 @@
 import gzip
 import os
 import random
+import re
 import shutil
 import socket
 
@@ -36,6 +37,21 @@ class Evil:
 
     def __reduce__(self):
         return open, (str(self.trace), "w")
+
+
+def tags(cell):
+    """The tags of a notebook's cell."""
+    return cell.metadata.get("tags", [])
+
+
+def by_section(cells):
+    """(heading of the section that it stands in, cell) of every cell; a cell that begins a section
+    belongs to it."""
+    heading = ""
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            heading = ([heading, *re.findall(r"^## +(.+)$", cell.source, re.MULTILINE)])[-1]
+        yield heading, cell
 
 
 def free_port():

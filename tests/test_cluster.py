@@ -15,17 +15,20 @@ TASKS = 4
 SCRIPT = (
     AS_NOTEBOOK
     + f"""
-def trained(name, **arguments):
-    return train_network(name, **arguments)["history"], os.getpid()
+def trained(**arguments):
+    return train_networks(**arguments) | {{"process": os.getpid()}}
 
 
-CLUSTER, root, prefix = sys.argv[2:]
-shared = {{"recipe": Recipe(images=1_000, epochs=2), "made_from": {{}}, "root": root}}
-tasks = [
-    (trained, {{"name": f"{{prefix}} {{k}}", "seed": seed_for(0, k)}} | shared)
+CLUSTER, root = sys.argv[2:]
+recipe = asdict(Recipe(method="strata", images=1_000, examples=2_000))
+shared = {{"stages": {{"small": [recipe, None, False]}}, "root": root}}
+tasks = {{
+    f"{{root}} {{k}}": (
+        trained, shared | {{"name": "small", "numbers": [k], "seeds": [seed_for(0, k)]}}
+    )
     for k in range({TASKS})
-]
-print(json.dumps(run_parallel(tasks)))
+}}
+print(json.dumps(list(run_tasks("cluster", tasks, globals(), []).values())))
 """
 )
 
@@ -57,13 +60,17 @@ def cluster(tmp_path):
     log.close()
 
 
-def train_on(address, root, prefix, when_one_is_done=lambda: None):
-    """Train the networks on a cluster, or here if `address` is empty; their histories, and the
-    processes that trained them."""
-    arguments = ("-c", SCRIPT, NOTEBOOK, address, root, prefix)
+def train_on(address, folder, root, when_one_is_done=lambda: None):
+    """Train the networks in a folder's data folder `root`, on a cluster, or here if `address` is
+    empty; their records, and the processes that trained them."""
     with (
         tempfile.TemporaryFile("w+") as errors,
-        start(*arguments, stdout=subprocess.PIPE, stderr=errors) as process,
+        start(
+            *("-c", SCRIPT, NOTEBOOK, address, root),
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            cwd=folder,
+        ) as process,
     ):
         alarm = threading.Timer(300, process.kill)
         alarm.start()
@@ -77,24 +84,27 @@ def train_on(address, root, prefix, when_one_is_done=lambda: None):
     assert [line.partition(" ")[0] for line in lines[:-1]] == [
         f"[{k + 1}/{TASKS}]" for k in range(TASKS)
     ]
-    histories, processes = zip(*json.loads(lines[-1]), strict=True)
-    return histories, set(processes)
+    records = json.loads(lines[-1])
+    processes = {record.pop("process") for record in records}
+    names = [path.name for path in (folder / root / "checkpoints").iterdir()]
+    assert len(names) == TASKS and not [name for name in names if name.startswith(".")]
+    return records, processes
 
 
-def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(nb, cluster, empty_root):
+def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(shared_root, cluster, tmp_path):
     """Trained here, trained by two workers, and by two of which one is killed in the middle."""
-    nb.prepare_environments(empty_root)
+    for root in ("here", "there", "bereft"):
+        (tmp_path / root).mkdir()
+        (tmp_path / root / "ColoredMNIST").symlink_to(shared_root / "ColoredMNIST")
     address, workers = cluster
-    here, own = train_on("", empty_root, "here")
-    there, processes = train_on(address, empty_root, "there")
-    assert there == here
+    here, own = train_on("", tmp_path, "here")
+    there, processes = train_on(address, tmp_path, "there")
+    assert there == here and len(here[0]["files"]) == 1
     assert processes == {worker.pid for worker in workers} and not processes & own
-    bereft, processes = train_on(address, empty_root, "bereft", workers[0].kill)
+    bereft, processes = train_on(address, tmp_path, "bereft", workers[0].kill)
     assert bereft == here
     assert workers[0].wait() < 0 and workers[1].poll() is None
     assert workers[1].pid in processes <= {worker.pid for worker in workers}
-    names = sorted(path.name for path in (empty_root / "checkpoints").iterdir())
-    assert len(names) == 3 * TASKS * 2 and not [name for name in names if name.startswith(".")]
 
 
 def test_a_scheduler_that_does_not_answer_is_named(nb):

@@ -2,10 +2,8 @@
 
 import gzip
 import hashlib
-import pickle
 import re
 import shutil
-import time
 import urllib.error
 
 import numpy as np
@@ -73,8 +71,9 @@ MNIST_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("name", MNIST_FILES)
-@pytest.mark.parametrize("damage", MNIST_DAMAGE)
+@pytest.mark.parametrize(
+    ("name", "damage"), [(MNIST_FILES[i % 2], damage) for i, damage in enumerate(MNIST_DAMAGE)]
+)
 def test_damaged_mnist_is_refused(nb, empty_root, name, damage):
     """The error names the file, the reason or both hashes, and the cure."""
     good = (MNIST / name).read_bytes()
@@ -91,6 +90,23 @@ def test_damaged_mnist_is_refused(nb, empty_root, name, damage):
         for data in (good, bad):  # expected and found hash, of the file or of what it holds
             hashes = [hashlib.sha256(d).hexdigest() for d in (data, gzip.decompress(data))]
             assert any(h[:8] in message for h in hashes), message
+
+
+def test_other_files_are_read_the_same_way(nb, tmp_path):
+    """Two images of 28 x 28 and their digits, packed by hand; a wrong hash is refused."""
+    (tmp_path / "mnist").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 28, 28), np.uint8)
+    raw = {
+        "images.gz": bytes([0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 28, 0, 0, 0, 28]) + pixels.tobytes(),
+        "digits.gz": bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 3]),
+    }
+    for name, content in raw.items():
+        (tmp_path / "mnist" / name).write_bytes(gzip.compress(content))
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in raw.items()}
+    images, digits = nb.load_mnist(tmp_path, files)
+    assert np.array_equal(images, pixels) and digits.tolist() == [7, 3]
+    with pytest.raises(RuntimeError, match=r"digits\.gz"):
+        nb.load_mnist(tmp_path, files | {"digits.gz": files["images.gz"]})
 
 
 def test_missing_mnist_is_fetched_or_named(nb, tmp_path, monkeypatch):
@@ -111,21 +127,15 @@ def test_missing_mnist_is_fetched_or_named(nb, tmp_path, monkeypatch):
 
 
 @each_environment
-def test_environment_has_the_contracts_form(environments, env):
-    """Shapes, types and order of the three environments."""
-    environment = environments[env]
+def test_images_are_mnist_in_the_right_channel(environments, mnist, env):
+    """Types and order of the contract; MNIST's pixels in the colour's channel, zero elsewhere."""
+    environment, start = environments[env], START[env]
     assert list(environments) == list(ENVIRONMENTS)
     assert environment.images.shape == (20_000, 3, 28, 28)
     assert environment.images.dtype == torch.uint8
     assert environment.labels.shape == environment.is_red.shape == (20_000,)
     assert environment.labels.dtype == torch.int64 and environment.is_red.dtype == torch.bool
     assert set(environment.labels.tolist()) == {0, 1}
-
-
-@each_environment
-def test_images_are_mnist_in_the_right_channel(environments, mnist, env):
-    """Pixels are MNIST's in the colour's channel and exactly zero in the others."""
-    environment, start = environments[env], START[env]
     grey, red = mnist[0][start : start + 20_000], environment.is_red
     assert torch.equal(environment.images[red, 0], grey[red])
     assert torch.equal(environment.images[~red, 1], grey[~red])
@@ -157,12 +167,11 @@ def test_environments_draw_independently(environments, mnist):
         assert_unrelated(colour_a, colour_b)
 
 
-def test_make_environments_is_pure_seeded_and_quick(nb, mnist, environments):
-    """Same seed, same tensors; nothing global or given is touched; under 2 seconds."""
+def test_make_environments_is_pure_and_seeded(nb, mnist, environments):
+    """Same seed, same tensors; nothing global or given is touched."""
     images, digits = (tensor.clone() for tensor in mnist)
-    states, began = rng_states(), time.perf_counter()
+    states = rng_states()
     again = nb.make_environments(images, digits, 0)
-    assert time.perf_counter() - began < 2
     assert rng_states() == states
     assert torch.equal(images, mnist[0]) and torch.equal(digits, mnist[1])
     assert all(same(again[env], environments[env]) for env in ENVIRONMENTS)
@@ -174,31 +183,21 @@ def test_make_environments_is_pure_seeded_and_quick(nb, mnist, environments):
     assert torch.equal(images, mnist[0])  # the result shares no memory with the argument
 
 
-@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
-def test_impossible_seed_is_refused(nb, mnist, seed):
-    """A seed is a non-negative whole number."""
-    with pytest.raises((ValueError, TypeError)):
-        nb.make_environments(*mnist, seed)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda images, digits: (images.float(), digits),
-        lambda images, digits: (images.reshape(60_000, 784), digits),
-        lambda images, digits: (images[:, :27], digits),
-        lambda images, digits: (images, digits[:-1]),
-        lambda images, digits: (images[:-1], digits),
-        lambda images, digits: (images[:100], digits[:100]),
-        lambda images, digits: (images, digits.float()),
-        lambda images, digits: (images, digits[:, None]),
-    ],
-    ids="floats flat narrow few-digits few-images small float-digits column".split(),
-)
-def test_wrong_shapes_and_types_are_refused(nb, mnist, change):
-    """Anything but MNIST's 60,000 byte images and whole digits is a ValueError."""
-    with pytest.raises(ValueError):
-        nb.make_environments(*change(*mnist), 0)
+def test_impossible_arguments_are_refused(nb, mnist):
+    """Anything but MNIST's 60,000 byte images, whole digits and a whole seed, by its name."""
+    images, digits = mnist
+    for name, *wrong in (
+        ("images", images.float(), digits, 0),
+        ("images", images.reshape(60_000, 784), digits, 0),
+        ("images", images[:100], digits[:100], 0),
+        ("digits", images, digits[:-1], 0),
+        ("digits", images, digits.float(), 0),
+        ("digits", images, digits + 1, 0),
+        ("seed", images, digits, -1),
+        ("seed", images, digits, 1.5),
+    ):
+        with pytest.raises(ValueError, match=name):
+            nb.make_environments(*wrong)
 
 
 # ColoredMNIST
@@ -206,8 +205,9 @@ def test_wrong_shapes_and_types_are_refused(nb, mnist, change):
 
 @each_environment
 def test_items_are_picture_label_colour(nb, shared_root, environments, env):
-    """An item is an RGB picture, an int and a bool, equal to make_environments' tensors."""
-    dataset, expected = nb.ColoredMNIST(shared_root, env=env), environments[env]
+    """RGB picture, int and bool, equal to make_environments' tensors; `test` by default."""
+    given = {} if env == "test" else {"env": env}  # as in the sample
+    dataset, expected = nb.ColoredMNIST(shared_root, **given), environments[env]
     assert isinstance(dataset, torchvision.datasets.VisionDataset) and len(dataset) == 20_000
     for i in (0, 1, 2, 777, 19_999):
         picture, label, is_red = dataset[i]
@@ -215,12 +215,6 @@ def test_items_are_picture_label_colour(nb, shared_root, environments, env):
         assert type(label) is int and type(is_red) is bool
         assert label == expected.labels[i] and is_red == expected.is_red[i]
         assert np.array_equal(np.array(picture), expected.images[i].permute(1, 2, 0).numpy())
-
-
-def test_default_environment_is_test(nb, shared_root, environments):
-    """As in the sample."""
-    labels = [nb.ColoredMNIST(shared_root)[i][1] for i in range(5)]
-    assert labels == environments["test"].labels[:5].tolist()
 
 
 def test_all_train_is_train1_then_train2(nb, shared_root, environments):
@@ -256,11 +250,10 @@ def test_works_in_a_data_loader(nb, shared_root, environments):
     assert torch.equal(is_red, expected.is_red[:64])
 
 
-@pytest.mark.parametrize("env", ["train3", "Test", "", None])
-def test_unknown_environment_names_the_valid_ones(nb, shared_root, env):
+def test_unknown_environment_names_the_valid_ones(nb, shared_root):
     """The error lists all four."""
     with pytest.raises(ValueError) as error:
-        nb.ColoredMNIST(shared_root, env=env)
+        nb.ColoredMNIST(shared_root, env="Test")
     assert all(name in str(error.value) for name in (*ENVIRONMENTS, "all_train"))
 
 
@@ -325,22 +318,17 @@ def sample_file(path):
 
 DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
-    "half": lambda path: path.write_bytes(path.read_bytes()[:20_000_000]),
     "empty": lambda path: path.write_bytes(b""),
-    "text": lambda path: path.write_text("not a tensor in sight\n"),
     "bit flipped in tensor 0": lambda path: flip_in_tensor(path, 0),
     "bit flipped in tensor 1": lambda path: flip_in_tensor(path, 1),
     "bit flipped in tensor 2": lambda path: flip_in_tensor(path, 2),
     "one row short": rewrite(lambda t: t[:-1].clone() if t.dim() and len(t) == 20_000 else t),
-    "channels last": rewrite(lambda t: t.permute(0, 2, 3, 1).clone() if t.dim() == 4 else t),
     "pixels as floats": rewrite(lambda t: t.float() / 255 if t.dim() == 4 else t),
     "foreign dict": lambda path: torch.save({"weights": torch.zeros(3)}, path),
-    "bare tensor": lambda path: torch.save(torch.zeros(3), path),
     "the sample's pickled pictures": sample_file,
     "torch file with a malicious pickle": lambda path: torch.save(
         Evil(path.parent / "trace"), path
     ),
-    "malicious pickle": lambda path: path.write_bytes(pickle.dumps(Evil(path.parent / "trace"))),
 }
 each_damage = pytest.mark.parametrize("damage", DAMAGE)
 
@@ -378,12 +366,8 @@ def spoken(capfd, recwarn):
 @pytest.mark.parametrize(
     "damage",
     [
-        "truncated",
         "bit flipped in tensor 1",
-        "channels last",
-        "foreign dict",
         "the sample's pickled pictures",
-        "malicious pickle",
         "another environment's file",
     ],
 )

@@ -1,6 +1,8 @@
 """Another device than the CPU, without having one: PyTorch's meta device computes shapes only. It
 refuses to mix with tensors of the CPU as a GPU would, but for products: those are looked at."""
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -35,44 +37,60 @@ def test_predictions_are_made_where_the_network_is(nb):
     assert network.asked == {META}
 
 
-@pytest.mark.parametrize("objective", ["mean_risk", "weighted_risk", "worst_cell_risk"])
-def test_a_training_step_stays_on_its_device(nb, objective):
-    """From augmentation to the gradient, with random numbers of the CPU."""
-    network, random = nb.CNN().to(META), torch.Generator().manual_seed(0)
-    shapes = torch.zeros(6, 1, 28, 28, device=META)
-    moved = nb.augmented(shapes, 1.0, random).squeeze(1)
-    images = nb.paint(moved, torch.tensor([True, False] * 3))
-    assert moved.device == images.device == META
-    targets = torch.zeros(6, 2, device=META)
-    for logits in (network(images), nb.broken_forward(network, images, (0.1, 0.1), random)):
-        losses = nb.label_loss(logits, targets, True)
-        cells = torch.zeros(6, dtype=torch.long, device=META)
-        batch = nb.Batch(logits, targets, losses, losses.detach(), cells, cells)
-        loss = getattr(nb, objective)(batch, 0.0, {})
-        loss.backward()
-        assert loss.device == META and network.conv1.weight.grad.device == META
-    nb.clip_weights(network, nb.clip_bounds(network, 1.5))
+def environment(nb):
+    """A few images of every stratum."""
+    shapes = torch.randint(0, 256, (40, 28, 28), dtype=torch.uint8)
+    is_red = torch.arange(40) % 4 > 1
+    return nb.Environment(nb.paint(shapes, is_red), torch.arange(40) % 2, is_red)
+
+
+@pytest.mark.parametrize("method", ["strata", "ipw", "group_dro", "irm", "vrex", "recolouring"])
+@pytest.mark.parametrize("stuck", [(0.0, 0.0), (0.1, 0.1)], ids=["whole", "stuck"])
+def test_a_step_stays_on_its_device(nb, monkeypatch, method, stuck):
+    """From the pool's images to the average of the weights, with random numbers of the CPU."""
+    monkeypatch.setattr(nb, "half_precision", lambda device: contextlib.nullcontext())
+    random = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+    recipe = nb.Recipe(method=method, batch_size=8, penalty=10.0, stuck=stuck, clip=1.0)
+    parts = {"train1": environment(nb), "train2": environment(nb)}
+    pools = [nb.Pool(recipe, parts, generator, device=META) for generator in random]
+    stack = nb.Stack(recipe, [nb.CNN(), nb.CNN()], META)
+    given = [next(pool.batches()) for pool in pools]
+    batch = {name: torch.stack([part[name] for part in given]) for name in given[0]}
+    batch |= nb.scheduled(recipe, 3, 9, stack, random)
+    leaves, _ = torch.utils._pytree.tree_flatten(batch)
+    assert {value.device for value in leaves} == {META}
+    stack.step(batch)
+    kept = [*stack.parameters.values(), *stack.averages.values(), stack.memory, stack.losses]
+    kept += [*stack.state["first"].values(), *stack.bounds.values(), stack.state["count"]]
+    assert {value.device for value in kept} == {META}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_captured_steps_are_those_of_the_cpu(nb, monkeypatch):
+    """In single precision, for a stack of two, to rounding."""
+    monkeypatch.setattr(nb, "HALF", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    recipe = nb.Recipe(method="group_dro", examples=40, batch_size=8, stuck=(0.1, 0.1), clip=1.5)
+    parts = {"train1": environment(nb), "train2": environment(nb)}
+    found, expected = (
+        nb.train(recipe, [parts, parts], [1, 2], device=device) for device in ("cuda", "cpu")
+    )
+    for k, losses in enumerate(expected[1][0]["loss"]):
+        assert found[1][0]["loss"][k] == pytest.approx(losses, rel=1e-3)
+    for a, b in zip(found[0], expected[0], strict=True):
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert (p - q).abs().max() < 0.005
 
 
 def test_crossbars_are_multiplied_where_the_inputs_are(nb, monkeypatch):
-    """Conductances stay on the CPU, where MemTorch keeps them, and follow the inputs; so do the
-    factors of a calibration."""
+    """Conductances stay on the CPU, where MemTorch keeps them, and follow the inputs."""
     network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Flatten(), nn.Linear(8 * 24 * 24, 8))
     config = nb.MemristorConfig(tile_shape=(64, 8))
     chip = nb.to_memristive(network, config).to(META)
-    for layer in nb.memristive_layers(chip):
-        layer.transform_output = nb.Corrected(layer.transform_output, torch.ones(8), torch.zeros(8))
-    seen, summed = set(), nb.summed_currents
-
-    def watched(layer, voltages, conductances, columns):
-        seen.update((voltages.device, conductances.device))
-        return summed(layer, voltages, conductances, columns)
-
-    monkeypatch.setattr(nb, "summed_currents", watched)
     monkeypatch.setattr(nb, "check_batch", lambda images: None)  # meta tensors hold no numbers
     with nb.fast_crossbars(chip):
         answers = chip(torch.zeros(4, 3, 28, 28, device=META))
-    assert seen == {META} and answers.device == META and answers.shape == (4, 8)
+    assert answers.device == META and answers.shape == (4, 8)
     held = [
         array.conductance_matrix
         for layer in nb.memristive_layers(chip)

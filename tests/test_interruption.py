@@ -11,40 +11,31 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import AS_NOTEBOOK, NOTEBOOK, link_mnist
 
 KILLS = int(os.environ.get("KILLS", 4))
-# The notebook's own way, in small: environments, networks that teach each other, their test, chips.
+# The notebook's own way, in small: environments, networks that teach each other, their test.
 SCRIPT = (
     AS_NOTEBOOK
     + """
-root = sys.argv[2]
+os.chdir(sys.argv[2])
 print("ready", flush=True)
-prepare_folders(root)
-prepare_environments(root)
-first = Recipe("recolouring", images=400, epochs=2, noise_aware=True)
-rungs = {
-    "first": ("", first, None),
-    "second": ("", replace(first, noise_aware=False, continues=True), "first"),
-}
-shared = {"made_from": {}, "root": root}
-tasks = [
-    (train_chain, {"name": str(k), "rungs": rungs, "k": k, "seed": seed_for(0, k)} | shared)
-    for k in range(3)
+prepare_folders("data")
+prepare_environments()
+first = Recipe(method="strata", images=400, examples=512, flip_rate=LABEL_NOISE)
+chain = {"first": (first, None, False), "backdoor": (replace(first, flip_rate=0.0), "first", True)}
+ledger, seeds = [], [seed_for(0, k) for k in range(3)]
+values = [
+    run_tasks(section, tasks, globals(), ledger)
+    for section, tasks in (
+        ("train", training_tasks({"chain": chain}, seeds)),
+        ("test", testing_tasks({"first": "CNN", "backdoor": "CNN"}, 3, 500)),
+    )
 ]
-histories = [
-    [record["history"] for record in records.values()] for records in run_parallel(tasks)
-]
-tasks = [
-    (evaluate_network, {"name": f"test {name}", "checkpoint": name, "network": "CNN"}
-     | {"images": 2_000, "p_red": 0.5} | shared)
-    for name in ("first", "second", "second-1", "second-2")
-]
-chip = {"name": "chip", "checkpoint": "second", "draws": [0, 1], "images": 200, "both": 100}
-chip |= {"jobs": [("low", asdict(Wear(low=0.05)), ["nothing", "map"])], "seen": 64, "p_red": 0.5}
-measured = run_parallel([*tasks, (measure_chip, chip | shared)])
-print(json.dumps([histories, measured]))
+work = [[row[key] for key in ("section", "images_trained")] for row in ledger]
+print(json.dumps([values, work]))
 """
 )
 
@@ -72,9 +63,14 @@ def finish(process):
 
 def kept(root):
     """When each finished unit was written."""
-    folders = (root / name for name in ("ColoredMNIST", "checkpoints", "results"))
+    folders = (root / "data" / name for name in ("ColoredMNIST", "checkpoints", "results"))
     files = (path for folder in folders if folder.exists() for path in folder.iterdir())
     return {path: path.stat().st_mtime_ns for path in files if not path.name.startswith(".")}
+
+
+def folder(root):
+    """A folder to work in, with MNIST below `data`."""
+    return link_mnist(root / "data").parent
 
 
 def temporaries(root):
@@ -86,13 +82,13 @@ def temporaries(root):
 def test_killed_runs_end_like_undisturbed_ones(tmp_path):
     """Whatever was finished when a run was killed is used as it is; nothing half written is; the
     results are the same, and no temporary file is left."""
-    root = link_mnist(tmp_path / "undisturbed")
+    root = folder(tmp_path / "undisturbed")
     began = time.monotonic()
     expected = finish(start(root))
     seconds, units = time.monotonic() - began, set(path.name for path in kept(root))
     chance, killed = random.Random(0), 0
     while killed < KILLS:
-        root = link_mnist(tmp_path / f"killed {killed}")
+        root = folder(tmp_path / f"killed {killed}")
         done = {}
         while True:
             process = start(root)
@@ -122,12 +118,30 @@ def test_killed_runs_end_like_undisturbed_ones(tmp_path):
 @pytest.mark.slow
 def test_two_runs_at_once_agree(tmp_path):
     """In the same folder, at the same time."""
-    root = link_mnist(tmp_path / "data")
+    root = folder(tmp_path / "both")
     both = [start(root), start(root)]
     first, second = map(finish, both)
     assert first == second
     assert temporaries(root) == []
     assert finish(start(root)) == first
+
+
+@pytest.mark.slow
+def test_workers_die_with_their_run(tmp_path):
+    """Killed alone, a run leaves no process behind that computes, or waits, for nobody."""
+    with start(folder(tmp_path)) as process:
+        assert any(line.startswith("[2/3]") for line in process.stdout), process.stderr.read()
+        workers = [
+            child
+            for child in psutil.Process(process.pid).children(recursive=True)
+            if "popen_loky" in " ".join(child.cmdline())
+        ]
+        process.kill()
+        process.wait()
+        _, alive = psutil.wait_procs(workers, timeout=20)
+        for child in alive:
+            child.kill()
+    assert workers and alive == []
 
 
 def test_temporaries_of_living_runs_stay(nb, tmp_path):

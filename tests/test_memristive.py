@@ -1,18 +1,23 @@
-"""The memristive network against MemTorch's own arithmetic, on networks small enough for it."""
+"""The memristive networks: MemTorch's own arithmetic, circuits solved by hand, laws written out."""
 
 import copy
 import dataclasses
 import functools
 import itertools
-import operator
+import math
 import random
 import sys
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from fractions import Fraction
 
 import memtorch
+import memtorch_bindings
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import rng_states
 from memtorch.bh.crossbar.Tile import gen_tiles
 from memtorch.bh.nonideality.DeviceFaults import apply_device_faults as memtorch_faults
@@ -20,107 +25,170 @@ from memtorch.mn.Module import patch_model
 from torch import nn
 
 R_ON, R_OFF = 1.4e4, 5e7
+LOWEST, HIGHEST = 1 / R_OFF, 1 / R_ON
+MONTH = 720  # hours
 LAYERS = (memtorch.mn.Conv2d, memtorch.mn.Linear)
 STOCK = {layer: layer.forward for layer in LAYERS}
+TILES = [None, (8, 8), (16, 4), (5, 7), (128, 128)]
 
 
 # Tiny networks for images [N, 2, 6, 6]
 
-
-class Attributes(nn.Module):
-    """Layers as attributes: padding, a stride, layers with and without bias."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(2, 3, 3, padding=1)
-        self.conv2 = nn.Conv2d(3, 4, 3, stride=2, bias=False)
-        self.fc1 = nn.Linear(16, 9, bias=False)
-        self.fc2 = nn.Linear(9, 3)
-
-    def forward(self, x):
-        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
-        return self.fc2(torch.relu(self.fc1(x.flatten(1))))
-
-
-def nested():
-    """Layers within Sequential within Sequential, unequal padding, outputs of both signs."""
-    conv = nn.Conv2d(2, 5, 2, stride=2, padding=(1, 0))
-    head = nn.Sequential(nn.Flatten(), nn.Linear(60, 7), nn.Tanh(), nn.Linear(7, 3, bias=False))
-    return nn.Sequential(conv, nn.Tanh(), head)
+KINDS = {
+    "signed": lambda: [
+        nn.Conv2d(2, 3, 3, padding=1),
+        nn.Tanh(),
+        nn.Conv2d(3, 4, 3, stride=2, bias=False),
+        nn.Flatten(),
+        nn.Linear(16, 9, bias=False),
+        nn.ReLU(),
+        nn.Linear(9, 3),
+    ],
+    "wide": lambda: [
+        nn.Conv2d(2, 17, 2, stride=2, padding=(1, 0)),
+        nn.ReLU(),
+        nn.Sequential(nn.Flatten(), nn.Linear(204, 7)),
+    ],
+    "one column": lambda: [nn.Conv2d(2, 1, 5), nn.Flatten(), nn.Linear(4, 1)],
+}
 
 
-NETWORKS = {"attributes": Attributes, "nested": nested}
-
-
-def network(name):
+def small(kind="signed"):
     """One of the tiny networks, always with the same weights."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        return NETWORKS[name]()
+        return nn.Sequential(*KINDS[kind]())
+
+
+def linear(rows, columns, seed=0, bias=False):
+    """A network of one linear layer."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(nn.Linear(rows, columns, bias=bias))
 
 
 def pictures(n=5, seed=0):
-    """n images [2, 6, 6] with values in [0, 1], zero in places as a digit is."""
+    """n images [2, 6, 6] with values in [0, 1], zero in places; the second is black."""
     images = torch.rand(n, 2, 6, 6, generator=torch.Generator().manual_seed(seed))
-    return images * (images > 0.2)
+    images *= images > 0.2
+    images[1] = 0
+    images[::3, 1] = 0
+    return images
+
+
+def layers_of(model):
+    """The memristive layers."""
+    return [m for m in model.modules() if isinstance(m, LAYERS)]
+
+
+def arrays_of(model):
+    """The arrays of all layers."""
+    return [array for layer in layers_of(model) for array in layer.crossbars]
+
+
+def conductances(model):
+    """A copy of every conductance of a model."""
+    return [array.conductance_matrix.clone() for array in arrays_of(model)]
+
+
+def in_use(array, values=None):
+    """An array's conductances (or `values` of that shape) where weights are, [rows, columns]: read
+    through MemTorch's own tiling of the numbers of the cells."""
+    cells = torch.arange(array.rows * array.columns).view(array.rows, array.columns) + 1.0
+    if array.tile_shape is not None:
+        cells, _ = gen_tiles(cells, array.tile_shape)
+    values = array.conductance_matrix if values is None else values
+    order = cells[cells > 0].argsort()
+    return values[cells > 0][order].view(array.rows, array.columns)
+
+
+def set_cells(layer, array, values, nb):
+    """Write values [rows, columns] into the cells that hold weights."""
+    array.conductance_matrix.view(-1)[nb.cells_of(layer, array)] = values
+
+
+def relative_error(output, reference):
+    """The norm of the difference over the norm of the reference."""
+    return ((output - reference).norm() / reference.norm()).item()
+
+
+def assert_same(output, reference, bits):
+    """The contract's sameness: float32 rounding, or with an ADC bitwise but for a rare code."""
+    assert output.shape == reference.shape and output.dtype == reference.dtype
+    if not bits:
+        assert (output - reference).norm() <= 1e-5 * reference.norm()
+        return
+    different = (output != reference).flatten(1).any(1).sum().item()
+    assert different <= max(1, len(reference) // 200), f"{different} of {len(reference)} differ"
+    assert (output - reference).abs().max() <= 2 ** (2 - bits) * reference.abs().max()
+
+
+@torch.no_grad()
+def ask(model, images):
+    """A model's answers in its own way."""
+    return model(images)
+
+
+@torch.no_grad()
+def fast(nb, model, images):
+    """A model's answers inside the context."""
+    with nb.fast_crossbars(model):
+        return model(images)
+
+
+def is_bare(model):
+    """Whether every layer runs MemTorch's own forward and nothing is hooked anywhere."""
+    hooks = [h for m in model.modules() for h in (*m._forward_hooks, *m._forward_pre_hooks)]
+    forwards = [getattr(layer.forward, "__func__", None) for layer in layers_of(model)]
+    return not hooks and forwards == [STOCK[type(layer)] for layer in layers_of(model)]
+
+
+@functools.cache
+def _converted(nb, kind, **settings):
+    return nb.to_memristive(small(kind), nb.MemristorConfig(**settings))
+
+
+def converted(nb, kind="signed", tile_shape=(8, 8), **settings):
+    """A converted tiny network of which every conductance is as after conversion."""
+    return nb.copy_memristive(_converted(nb, kind, tile_shape=tile_shape, **settings))
 
 
 # MemTorch by itself
 
 
-def layers_of(model):
-    """The memristive layers of a model."""
-    return [m for m in model.modules() if isinstance(m, LAYERS)]
-
-
-def crossbars_of(model):
-    """The crossbars of a model, with the rows and columns that hold weights."""
-    return [crossbar for layer in layers_of(model) for crossbar in layer.crossbars]
-
-
-def bare_patch(model, tile_shape, **settings):
-    """MemTorch's own conversion of a copy of a model."""
+@functools.cache
+def _patched(kind, tile_shape, scheme):
     with torch.random.fork_rng():
         torch.manual_seed(2)
-        return patch_model(
-            copy.deepcopy(model),
+        model = patch_model(
+            small(kind),
             memristor_model=memtorch.bh.memristor.VTEAM,
             memristor_model_params={"time_series_resolution": 1e-10, "r_off": R_OFF, "r_on": R_ON},
             module_parameters_to_patch=[nn.Linear, nn.Conv2d],
             tile_shape=tile_shape,
+            scheme=memtorch.bh.Scheme[scheme],
             verbose=False,
-            **settings,
         )
+    return model, conductances(model), [layer.bias for layer in layers_of(model)]
 
 
-def gain(weight):
-    """What turns a layer's current into its output: the largest weight over the conductances."""
-    return weight.abs().max().item() / (1 / R_ON - 1 / R_OFF)
-
-
-def line(slope, intercept):
-    """An output transform such as tune_ makes."""
-    return lambda x: x * slope + intercept
-
-
-@functools.cache
-def _patched(name, tile_shape):
-    """A tiny network after MemTorch's conversion, and the conductances it has then."""
-    model = bare_patch(network(name), tile_shape)
-    for layer in layers_of(model):
-        layer.transform_output = line(gain(layer.weight), 0.01)
-    return model, [crossbar.conductance_matrix.clone() for crossbar in crossbars_of(model)]
-
-
-def patched(name, tile_shape, bits=8, overflow=0.0, voltage=0.3, force=False, faults=None):
-    """A tiny network converted by MemTorch alone, under the given settings."""
-    model, conductances = _patched(name, tile_shape)
-    for crossbar, g in zip(crossbars_of(model), conductances, strict=True):
-        crossbar.conductance_matrix = g.clone()
-    for layer in layers_of(model):
+def patched(
+    kind="signed", tile_shape=(8, 8), bits=8, overflow=0.0, voltage=0.3, faults=None,
+    scheme="DoubleColumn", force=False,
+):  # fmt: skip
+    """A tiny network converted by MemTorch alone, with outputs of a useful size."""
+    model, kept, biases = _patched(kind, tile_shape, scheme)
+    for array, values in zip(arrays_of(model), kept, strict=True):
+        array.conductance_matrix = values.clone()
+    for layer, bias in zip(layers_of(model), biases, strict=True):
+        gain = torch.tensor(layer.weight.abs().max().item() * R_ON)
+        layer.transform_output, layer.bias = functools.partial(torch.mul, gain), bias
         layer.quant_method, layer.ADC_resolution = ("linear" if bits else None), bits
         layer.ADC_overflow_rate, layer.max_input_voltage = overflow, voltage
+        layer.scaling_routine = memtorch.map.Input.naive_scale
         layer.scaling_routine_params = {"force_scale": force}
+        layer.forward_legacy_enabled = False
+        layer.__dict__.pop("adc_range", None)
         if faults:
             state = np.random.get_state()
             np.random.seed(3)
@@ -129,1099 +197,1636 @@ def patched(name, tile_shape, bits=8, overflow=0.0, voltage=0.3, force=False, fa
     return model
 
 
-def batches(images):
-    """All images at once, then each by itself."""
-    return [images, *images.split(1)]
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Torch with one thread, as in the notebook's workers; small products are faster so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
-def run(model, images):
-    """The model's outputs for all images at once and for each by itself."""
-    with torch.no_grad():
-        return [model(batch) for batch in batches(images)]
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def threads(request, one_thread):
+    """Torch with so many threads, and still so afterwards."""
+    torch.set_num_threads(request.param)
+    yield request.param
+    assert torch.get_num_threads() == request.param
 
 
-def relative_error(output, reference):
-    """The norm of the difference over the norm of the reference."""
-    return ((output - reference).norm() / reference.norm()).item()
+# fast_crossbars: the same numbers as MemTorch's
 
 
-def assert_same(outputs, references, bits):
-    """The contract's sameness: float32 rounding, or with an ADC bitwise but for a rare code."""
-    different = total = 0
-    for output, reference in zip(outputs, references, strict=True):
-        assert output.shape == reference.shape and output.dtype == reference.dtype
-        if not bits:
-            assert relative_error(output, reference) <= 1e-5
-            continue
-        rows = (output != reference).flatten(1).any(1)
-        different, total = different + int(rows.sum()), total + len(rows)
-        step = 2 ** (2 - bits) * reference.abs().max()
-        assert (output - reference).abs().max() <= step
-    assert different <= max(1, total // 200), f"{different} of {total} images differ"
+def settings():
+    """Bits, overflow rate, voltage, faults anywhere in the tiles, forced scaling."""
+    yield from itertools.product((None, 2, 8, 16), (0.0,), (0.3,), (None, (0.1, 0.0)), (False,))
+    yield from itertools.product((4, 8), (0.02, 0.1), (None, 1.0), (None, (0.15, 0.1)), (False,))
+    yield 8, 0.0, 1.0, None, True
 
 
-def is_stock(model):
-    """Whether every memristive layer of a model runs MemTorch's own forward, unhooked."""
-    layers = layers_of(model)
-    forwards = [getattr(layer.forward, "__func__", None) for layer in layers]
-    hooks = [hook for m in layers for hook in (*m._forward_hooks, *m._forward_pre_hooks)]
-    return forwards == [STOCK[type(m)] for m in layers] and not hooks
+@pytest.mark.parametrize("tile_shape", TILES, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_fast_crossbars_computes_memtorchs_numbers(nb, kind, tile_shape):
+    """Under all settings, for a batch, for one image alone, and where a channel is empty."""
+    for setting in settings():
+        model = patched(kind, tile_shape, *setting[:4], force=setting[4])
+        images = pictures() + 0.05 * setting[4]  # MemTorch's forced scale of black is no number
+        together, alone = ask(model, images), ask(model, images[2:3])
+        empty = ask(model, images[:1])  # nothing in the last channel
+        assert together.isfinite().all() and together.abs().max() > 0
+        assert_same(fast(nb, model, images), together, setting[0])
+        assert_same(fast(nb, model, images[2:3]), alone, setting[0])
+        assert_same(fast(nb, model, images[:1]), empty, setting[0])
 
 
-# fast_crossbars
-
-
-def some_settings(n):
-    """n different settings, drawn from the product of all that the contract allows."""
-    draw, chosen = random.Random(0), []
-    while len(chosen) < n:
-        setting = {
-            "bits": draw.choice([None, 4, 6, 8]),
-            "overflow": draw.choice([0.0, 0.02, 0.1]),
-            "voltage": draw.choice([None, 0.3, 1.0]),
-            "force": draw.choice([False, True]),
-            "faults": draw.choice([None, (0.1, 0.0), (0.0, 0.2), (0.15, 0.1)]),
-        }
-        if setting not in chosen:
-            chosen.append(setting)
-    return chosen
-
-
-def label(value):
-    """A short name of a setting or a tile for pytest."""
-    if isinstance(value, dict):
-        return "-".join(f"{k}={v}" for k, v in value.items()).replace(" ", "")
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-@pytest.mark.parametrize("setting", some_settings(16), ids=label)
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4), (5, 7)], ids=label)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_fast_crossbars_computes_memtorchs_numbers(nb, name, tile_shape, setting):
-    """The same outputs, for a batch and for single images, under any mix of settings."""
-    model, images = patched(name, tile_shape, **setting), pictures()
-    references = run(model, images)
-    with nb.fast_crossbars(model):
-        outputs = run(model, images)
-    assert_same(outputs, references, setting["bits"])
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [{}, {"bits": None}, {"bits": 6, "faults": (0.05, 0.05)}, {"overflow": 0.02, "bits": 4}],
-    ids=label,
-)
-def test_fast_crossbars_on_the_assignments_tile(nb, setting):
-    """Tiles of 128 x 128, most of each empty (and, with faults, conducting)."""
-    model, images = patched("attributes", (128, 128), **setting), pictures()
-    references = run(model, images)
-    with nb.fast_crossbars(model):
-        assert_same(run(model, images), references, setting.get("bits", 8))
-
-
-def test_fast_crossbars_on_a_single_column(nb):
-    """A scheme of one array instead of a pair."""
-    settings = {"quant_method": "linear", "ADC_resolution": 8, "max_input_voltage": 0.3}
-    scheme = memtorch.bh.Scheme.SingleColumn
-    model = bare_patch(network("attributes"), (8, 8), scheme=scheme, **settings)
-    for layer in layers_of(model):  # or the biases would drown the currents
-        layer.transform_output = line(gain(layer.weight), 0.01)
-    references = run(model, pictures())
-    with nb.fast_crossbars(model):
-        assert_same(run(model, pictures()), references, 8)
+def test_fast_crossbars_on_one_array_instead_of_a_pair(nb):
+    """Outputs without bias, which would drown them."""
+    for bits in (None, 8):
+        model = patched(bits=bits, scheme="SingleColumn")
+        assert_same(fast(nb, model, pictures()), ask(model, pictures()), bits)
 
 
 def test_fast_crossbars_on_many_images(nb):
-    """Of 400 images at most 2 differ, by a step of the ADC, and no prediction does."""
-    model, images = patched("nested", (8, 8)), pictures(400)
-    with torch.no_grad():
-        reference = model(images)
-        with nb.fast_crossbars(model):
-            output = model(images)
-    assert_same([output], [reference], 8)
+    """Of 400 at most 2 differ, by a step of the ADC, and no prediction does."""
+    model, images = patched("wide"), pictures(400)
+    output, reference = fast(nb, model, images), ask(model, images)
+    assert_same(output, reference, 8)
     assert torch.equal(output.argmax(1), reference.argmax(1))
 
 
-@pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize("overflow", [0.0, 0.1])
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 1), (5, 7)], ids=label)
-def test_fast_crossbars_where_sums_are_exact(nb, tile_shape, overflow, bits):
-    """Conductances and inputs are small integers times a power of two: every bit must agree.
-
-    Half-way codes, rows of equal currents, rows without current and saturation are frequent.
-    """
-    conv, linear = nn.Conv2d(2, 5, 3, padding=1), nn.Linear(72, 9)
+@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 1), (5, 7)], ids=str)
+def test_fast_crossbars_where_sums_are_exact(nb, tile_shape):
+    """Small integers times a power of two: every bit must agree. Half-way codes, rows of equal
+    currents or of none, and saturation are frequent."""
     draw = torch.Generator().manual_seed(0)
-    images = torch.randint(-4, 5, (8, 2, 6, 6), generator=draw).float()
+    images = torch.randint(-4, 5, (9, 2, 6, 6), generator=draw).float()
     images[0], images[1, :, :3] = 0, 0
-    for layer in (nn.Sequential(conv), nn.Sequential(nn.Flatten(), linear)):
-        settings = {"ADC_resolution": bits, "ADC_overflow_rate": overflow, "quant_method": "linear"}
-        model = bare_patch(layer, tile_shape, **settings)
-        for crossbar in crossbars_of(model):
-            g = torch.randint(0, 4, crossbar.conductance_matrix.shape, generator=draw)
-            crossbar.conductance_matrix = g * 2.0**-18
-        references = run(model, images)
+    for kind, bits, overflow in itertools.product(KINDS, (2, 8), (0.0, 0.1)):
+        model = patched(kind, tile_shape, bits, overflow, voltage=None)
+        for array in arrays_of(model):
+            g = torch.randint(0, 4, array.conductance_matrix.shape, generator=draw)
+            array.conductance_matrix = g * 2.0**-18
+        last = layers_of(model)[-1]
+        last.transform_output, last.bias = (lambda currents: currents), None
+        flat = torch.randint(-4, 5, (6, last.in_features), generator=draw).float()
+        assert torch.equal(fast(nb, model[0], images), ask(model[0], images))
+        assert torch.equal(fast(nb, last, flat), ask(last, flat))
+
+
+def test_compiled_and_plain_agree(nb, monkeypatch, threads):
+    """With MemTorch's range and a fixed one, on any number of threads; small blocks change none
+    but rare codes."""
+    images, forward = pictures(40), nb.fast_forward
+
+    def in_small_blocks(layer, inputs):
+        return forward(layer, inputs, block=2000)
+
+    tiles = (None, (8, 8), (128, 128))
+    for kind, tile, bits, adc_range in itertools.product(KINDS, tiles, (3, 8), (None, 1e-5)):
+        model, answers = patched(kind, tile, bits, faults=(0.1, 0.1)), []
+        for layer in layers_of(model):
+            layer.adc_range = adc_range
+        answers.append(fast(nb, model, images))
+        for name, value in (("compiled_adc", None), ("fast_forward", in_small_blocks)):
+            with monkeypatch.context() as patch:
+                patch.setattr(nb, name, value)
+                answers.append(fast(nb, model, images))
+        assert torch.equal(answers[0], answers[1])
+        assert_same(answers[2], answers[0], bits)
+
+
+def test_ranges_next_to_powers_of_two(nb):
+    """Loop, compiled loop, plain and MemTorch agree where C's float log2 rounds."""
+    centres = np.float32(2.0) ** np.arange(-38, 8, dtype=np.float32)
+    near = (centres.view(np.int32)[:, None] + np.arange(-3, 40)).astype(np.int32)
+    near = near.view(np.float32).flatten()
+    currents = torch.from_numpy(np.stack([near, -near / 3, 0.7 * near, 0 * near], 1))
+    for bits in (2, 8, 24, 32):
+        plain = nb.adc(currents, bits)
+        stock = [
+            memtorch.bh.Quantize.quantize(row, bits, quant_method="linear") for row in currents[::7]
+        ]
+        assert torch.equal(plain[::7], torch.stack(stock))
+        for loop in {nb.compiled_adc or nb.adc_loop, nb.adc_loop}:
+            total = np.empty((len(currents), 1, 4), np.float32)
+            with np.errstate(all="ignore"):
+                loop(currents.numpy()[None, None, :, None], bits, False, 0.0, total)
+            assert torch.equal(torch.from_numpy(total[:, 0]), plain)
+
+
+def test_any_scaling_routine_is_reproduced_or_refused(nb):
+    """A routine of the user's own: its numbers, or a refusal that names it."""
+
+    def by_sum(module, voltages):
+        return voltages / (1 + voltages.sum()) + 0.01
+
+    for tile_shape in (None, (8, 8)):
+        model = patched(tile_shape=tile_shape)
+        for layer in layers_of(model):
+            layer.scaling_routine, layer.scaling_routine_params = by_sum, {}
+        reference = ask(model, pictures())
+        try:
+            assert_same(fast(nb, model, pictures()), reference, 8)
+        except NotImplementedError as error:
+            assert "scaling" in str(error)
+
+
+UNSUPPORTED = {
+    "quant_method": {"quant_method": "log"},
+    "ADC_resolution": {"ADC_resolution": 33},
+    "transistor=False": {"transistor": False},
+    "NonLinear": {"non_linear": True},
+    "use_bindings": {"use_bindings": False},
+    "dilation": {"dilation": (2, 2)},
+    "groups": {"groups": 3},
+    "padding": {"padding": "same"},
+    "kernels": {"kernel_size": (3, 2)},
+    "strides": {"stride": (1, 2)},
+}
+
+
+def test_unsupported_settings_are_named(nb):
+    """What would not be MemTorch's number is refused, at the entrance or inside; nothing stays
+    behind, not on the layers before it either."""
+    for named, inside in itertools.product(UNSUPPORTED, (False, True)):
+        model = nb.copy_memristive(patched())
+        with pytest.raises(NotImplementedError, match=named):
+            if not inside:
+                vars(layers_of(model)[1]).update(UNSUPPORTED[named])
+            with nb.fast_crossbars(model):
+                vars(layers_of(model)[1]).update(UNSUPPORTED[named])
+                model(pictures())
+        assert is_bare(model)
+
+
+CHANGES = {
+    "conductances replaced": lambda a, _: setattr(
+        a, "conductance_matrix", a.conductance_matrix.flip(-1)
+    ),
+    "conductances in place": lambda a, _: a.conductance_matrix[..., ::3].fill_(HIGHEST),
+    "output": lambda _, layer: setattr(layer, "transform_output", lambda x: x * 1e3),
+    "bias": lambda _, layer: layer.bias.data.add_(0.7),
+    "bits": lambda _, layer: setattr(layer, "ADC_resolution", 3),
+    "voltage": lambda _, layer: setattr(layer, "max_input_voltage", 0.1),
+    "legacy": lambda _, layer: setattr(layer, "forward_legacy_enabled", True),
+}
+
+
+def test_changes_inside_and_between_contexts_are_respected(nb):
+    """Of conductances, of the ADC, of everything that MemTorch itself asks at each call."""
+    images = pictures()
+    for name, change in CHANGES.items():
+        model = copy.deepcopy(patched())
         with nb.fast_crossbars(model):
-            outputs = run(model, images)
-        assert all(map(torch.equal, outputs, references))
+            first = ask(model, images)
+            change(arrays_of(model)[-2], layers_of(model)[-1])
+            inside = ask(model, images)
+        stock = ask(model, images)
+        assert relative_error(first, stock) > 1e-3, name
+        assert_same(inside, stock, 8)
+        assert_same(fast(nb, model, images), stock, 8)
 
 
-def count_stock_calls(monkeypatch):
-    """A list that grows whenever MemTorch's own tiled arithmetic runs."""
-    calls = []
-    for name in ("memtorch.mn.Conv2d", "memtorch.mn.Linear"):
-        module = sys.modules[name]
+def test_contexts_nest_and_leave_memtorchs_forward(nb, monkeypatch):
+    """Inside, MemTorch's tiles are never asked; an inner context does not end the outer one."""
+    model, other, images = patched(), patched("wide"), pictures()
+    before, calls = ask(model, images), []
+    for layer in LAYERS:
+        module = sys.modules[layer.__module__]
 
         def counted(*args, original=module.tiled_inference, **kwargs):
             calls.append(1)
             return original(*args, **kwargs)
 
         monkeypatch.setattr(module, "tiled_inference", counted)
-    return calls
-
-
-def test_stock_forward_rests_inside_and_returns_after(nb, monkeypatch):
-    """Inside, MemTorch's tiles are not called; after, they are, and nothing is left behind."""
-    model, images = patched("attributes", (8, 8)), pictures()
-    before = run(model, images)
-    calls = count_stock_calls(monkeypatch)
-    with nb.fast_crossbars(model):
-        run(model, images)
-        assert not calls
-    assert is_stock(model)
-    assert all(map(torch.equal, run(model, images), before)) and calls
-
-
-def test_stock_forward_returns_after_an_exception(nb):
-    """An error inside leaves by itself, and the stock forward is back."""
-    model, images = patched("nested", (8, 8)), pictures()
-    with pytest.raises(ZeroDivisionError), nb.fast_crossbars(model):
-        run(model, images)
-        raise ZeroDivisionError
-    assert is_stock(model)
-
-
-def test_contexts_nest(nb, monkeypatch):
-    """A second context on the same or another model ends without ending the first."""
-    model, images = patched("attributes", (8, 8)), pictures()
-    other = patched("nested", (8, 8))
-    reference = run(model, images)
-    calls = count_stock_calls(monkeypatch)
     with nb.fast_crossbars(model):
         with nb.fast_crossbars(model), nb.fast_crossbars(other):
-            assert_same(run(model, images), reference, 8)
-            run(other, images)
-        assert is_stock(other)
-        assert_same(run(model, images), reference, 8)
+            ask(other, images)
+        assert is_bare(other)
+        assert_same(ask(model, images), before, 8)
         assert not calls
-    assert is_stock(model)
+    assert is_bare(model)
+    assert torch.equal(ask(model, images), before) and calls
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8)], ids=label)
-def test_changed_conductances_are_respected(nb, tile_shape):
-    """Between contexts and inside one, replaced or changed in place."""
-    images = pictures()
-
-    def replace(crossbar):
-        crossbar.conductance_matrix = crossbar.conductance_matrix.flip(-1)
-
-    def in_place(crossbar):
-        crossbar.conductance_matrix[..., ::3] = 1 / R_ON
-
-    def through_data(crossbar):
-        crossbar.conductance_matrix.data.mul_(0.5)
-
-    for change in (replace, in_place, through_data):
-        model = patched("nested", tile_shape)
-        with nb.fast_crossbars(model):
-            first = run(model, images)
-            change(crossbars_of(model)[0])
-            inside = run(model, images)
-        with nb.fast_crossbars(model):
-            between = run(model, images)
-        stock = run(model, images)
-        assert relative_error(first[0], stock[0]) > 1e-3, change
-        assert_same(inside, stock, 8)
-        assert_same(between, stock, 8)
+def test_what_raises_leaves_nothing_behind(nb, threads):
+    """In the body, in a bad batch, within a thread; and hooks of whatever looks into a model."""
+    chip, images = converted(nb), pictures(600)
+    expected, network = ask(chip, images[:5]), small()
+    with pytest.raises(ZeroDivisionError), nb.fast_crossbars(chip):
+        ask(chip, images)
+        raise ZeroDivisionError
+    assert is_bare(chip)
+    many = torch.rand(600, 3, 6, 6)  # of another depth: raises within a thread
+    for wrong in (many, images[:0], images * torch.nan, images / 0):
+        for way in (
+            lambda wrong=wrong: fast(nb, chip, wrong),
+            lambda wrong=wrong: nb.calibrate(chip, network, wrong),
+            lambda wrong=wrong: nb.fix_ranges(nb.copy_memristive(chip), chip, wrong, 8),
+            lambda wrong=wrong: nb.layer_gains(network, chip, wrong),
+        ):
+            with pytest.raises((ValueError, RuntimeError)):
+                way()
+            assert is_bare(chip) and is_bare(network)
+    assert torch.get_num_threads() == threads
+    assert torch.equal(ask(chip, images[:5]), expected)
 
 
-def test_changed_settings_are_respected(nb):
-    """Inside a context: the output transform, the bias, the ADC, the voltage, legacy mode."""
-
-    def legacy(layer):
-        layer.forward_legacy_enabled = True
-
-    def transform(layer):
-        layer.transform_output = lambda x: x * 1e3
-
-    def bias(layer):
-        layer.bias.data.add_(0.7)
-
-    def bits(layer):
-        layer.ADC_resolution = 3
-
-    def voltage(layer):
-        layer.max_input_voltage = 0.1
-
-    for change in (legacy, transform, bias, bits, voltage):
-        model, images = copy.deepcopy(patched("attributes", (8, 8))), pictures()
-        with nb.fast_crossbars(model):
-            first = run(model, images)
-            change(model.fc2)
-            inside = run(model, images)
-        stock = run(model, images)
-        assert relative_error(first[0], stock[0]) > 1e-3, change
-        assert_same(inside, stock, 8)
+@pytest.mark.parametrize("voltage", [0.3, None])
+def test_a_scale_that_an_exception_left_behind_does_no_harm(nb, voltage):
+    """A forward is cut off between encoding and restoring; the next answers are right."""
+    chip = converted(nb, max_input_voltage=voltage)
+    expected = ask(chip, pictures())
+    for way in (ask, functools.partial(fast, nb)):
+        layers_of(chip)[0].scaling_routine(layers_of(chip)[0], 7 * pictures()[0])
+        assert_same(way(chip, pictures()), expected, 8)
 
 
-def test_copy_made_inside_is_its_own_model(nb):
-    """A copy made inside a context computes with its own conductances, inside and after."""
-    model, images = patched("attributes", (8, 8)), pictures()
-    with nb.fast_crossbars(model):
-        twin = copy.deepcopy(model)
-        for crossbar in crossbars_of(twin)[::2]:
-            crossbar.conductance_matrix = crossbar.conductance_matrix.flip(-1)
-        inside = run(twin, images)
-    after = run(twin, images)
-    for layer, original in zip(layers_of(model), layers_of(twin), strict=True):
-        for to, source in zip(layer.crossbars, original.crossbars, strict=True):
-            to.conductance_matrix = source.conductance_matrix.clone()
-    reference = run(model, images)
-    assert_same(inside, reference, 8)
-    assert_same(after, reference, 8)
+@pytest.mark.parametrize("way", ["fast", "stock"])
+def test_two_threads_ask_two_copies(nb, threads, way):
+    """Each gets what it would get alone: copies share nothing that an answer needs."""
+    chips = [nb.apply_device_faults(converted(nb), 0.1, 0.0, seed) for seed in (0, 1)]
+    inputs = [pictures(40, seed) * (1 + 9 * seed) for seed in (0, 1)]
+    asked, barrier = (30 if way == "fast" else 2), threading.Barrier(2)
+    context = nb.fast_crossbars if way == "fast" else nullcontext
+
+    def questions(number):
+        barrier.wait()
+        return [ask(chips[number], inputs[number][i : i + 20]) for i in (0, 20) * asked]
+
+    with context(chips[0]), context(chips[1]):
+        expected = [[ask(c, x[:20]), ask(c, x[20:])] for c, x in zip(chips, inputs, strict=True)]
+        with ThreadPoolExecutor(2) as pool:
+            answers = list(pool.map(questions, (0, 1)))
+    assert not torch.equal(expected[0][0], expected[1][0])
+    for found, right in zip(answers, expected, strict=True):
+        assert all(map(torch.equal, found, right * asked))
 
 
-def set_attribute(**attributes):
-    """A patched single layer whose attributes are then set."""
-
-    def build():
-        model = bare_patch(nn.Sequential(nn.Conv2d(2, 3, 3), nn.Flatten()), (8, 8))
-        for name, value in attributes.items():
-            setattr(model[0], name, value)
-        return model
-
-    return build
-
-
-def patch_layer(layer, **settings):
-    """A patched single layer, converted with the given settings."""
-    return lambda: bare_patch(nn.Sequential(layer, nn.Flatten()), (8, 8), **settings)
-
-
-UNSUPPORTED = {
-    "log": patch_layer(nn.Conv2d(2, 3, 3), quant_method="log", ADC_resolution=8),
-    "transistor": set_attribute(transistor=False, source_resistance=5.0, line_resistance=5.0),
-    "non_?linear": set_attribute(non_linear=True),
-    "dilation": patch_layer(nn.Conv2d(2, 3, 3, dilation=2)),
-    "groups": lambda: bare_patch(
-        nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 3, groups=3)), (8, 8)
-    ),
-    "kernel": patch_layer(nn.Conv2d(2, 3, (3, 2))),
-    "stride": patch_layer(nn.Conv2d(2, 3, 2, stride=(1, 2))),
-}
+@pytest.mark.parametrize("chip", ["whole", "stuck", "stuck anywhere"])
+def test_the_assignments_network(nb, assignment, chip):
+    """Whole, with stuck devices that hold weights, and with any stuck by MemTorch."""
+    _, model = assignment
+    images = torch.rand(16, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    images[:, 2], images[::2, 0], images[1::2, 1] = 0, 0, 0
+    if chip == "stuck":
+        model = nb.apply_device_faults(model, 0.05, 0.0, seed=0)
+    elif chip == "stuck anywhere":
+        model = nb.copy_memristive(model)
+        draw = torch.Generator().manual_seed(0)
+        for array in arrays_of(model):
+            anywhere = torch.rand(array.conductance_matrix.shape, generator=draw) < 0.03
+            array.conductance_matrix[anywhere] = HIGHEST
+    output, reference = fast(nb, model, images), ask(model, images)
+    assert_same(output, reference, 8)
+    assert torch.equal(output.argmax(1), reference.argmax(1))
 
 
-@pytest.mark.parametrize("setting", UNSUPPORTED)
-def test_unsupported_setting_is_named(nb, setting):
-    """What would not be MemTorch's number is refused by name, and the model stays stock."""
-    model = UNSUPPORTED[setting]()
-    with pytest.raises(NotImplementedError, match=f"(?i){setting}"):
-        with nb.fast_crossbars(model):
-            run(model, pictures())
-    assert is_stock(model)
+# Conversion
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8)], ids=label)
-def test_any_scaling_routine_is_reproduced_or_refused(nb, tile_shape):
-    """A routine of the user's own: its numbers, or a refusal that names it."""
-
-    def by_sum(module, voltages):
-        return voltages / (1 + voltages.sum()) + 0.01
-
-    model, images = patched("attributes", tile_shape), pictures()
-    for layer in layers_of(model):
-        layer.scaling_routine, layer.scaling_routine_params = by_sum, {}
-    try:
-        reference = run(model, images)
-        with nb.fast_crossbars(model):
-            outputs = run(model, images)
-        assert_same(outputs, reference, 8)
-    except NotImplementedError as error:
-        assert "scaling" in str(error)
-    finally:
-        for layer in layers_of(model):
-            layer.scaling_routine = memtorch.map.Input.naive_scale
-
-
-# MemristorConfig
-
-
-def test_config_defaults_are_the_assignments(nb):
-    """The sample's numbers, and the input scale restored."""
-    config = nb.MemristorConfig()
-    given = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    expected = {
-        "r_on": 1.4e4,
-        "r_off": 5e7,
-        "tile_shape": (128, 128),
-        "adc_resolution": 8,
-        "max_input_voltage": 0.3,
-        "restore_scale": True,
-    }
-    assert {name: given[name] for name in expected} == expected
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        config.r_on = 1.0
-    assert hash(config) == hash(nb.MemristorConfig()) and config == nb.MemristorConfig()
-
-
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"r_on": 5e7},
-        {"r_on": 6e7},
-        {"r_on": 0.0},
-        {"r_on": -1.0},
-        {"r_off": 1.4e4},
-        {"r_off": float("nan")},
-        {"r_on": float("nan")},
-        {"tile_shape": (0, 128)},
-        {"tile_shape": (128, -1)},
-        {"tile_shape": (128,)},
-        {"tile_shape": (12.5, 8)},
-        {"adc_resolution": 1},
-        {"adc_resolution": 0},
-        {"adc_resolution": -8},
-        {"adc_resolution": 7.5},
-        {"max_input_voltage": -0.3},
-        {"max_input_voltage": 0.0},
-        {"max_input_voltage": float("nan")},
-    ],
-    ids=label,
-)
-def test_impossible_config_is_refused(nb, field):
-    """A value that MemTorch would crash on or silently misread is a ValueError."""
-    with pytest.raises(ValueError):
-        nb.MemristorConfig(**field)
-
-
-# to_memristive
-
-
-def convert(nb, model, tile_shape=(8, 8), **settings):
-    """to_memristive with a tile small enough for a test."""
+@pytest.fixture(scope="session")
+def assignment(nb):
+    """The assignment's network, untrained, and its conversion. For reading only."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nb.to_memristive(model, nb.MemristorConfig(tile_shape=tile_shape, **settings))
+        network = nb.CNN()
+    return network, nb.to_memristive(network, nb.MemristorConfig())
 
 
-@functools.cache
-def converted(nb, name, tile_shape=(8, 8), **settings):
-    """A converted tiny network. For reading only."""
-    return convert(nb, network(name), tile_shape, **settings)
+def test_the_config_is_the_assignments(nb):
+    """The sample's numbers, and the input's scale restored; frozen and hashable."""
+    config = nb.MemristorConfig()
+    expected = {
+        "memristor": "VTEAM",
+        "scheme": "DoubleColumn",
+        "r_on": R_ON,
+        "r_off": R_OFF,
+        "tile_shape": (128, 128),
+        "adc_resolution": 8,
+        "adc_overflow_rate": 0.0,
+        "max_input_voltage": 0.3,
+        "quant_method": "linear",
+        "restore_scale": True,
+        "balanced": False,
+    }
+    assert dataclasses.asdict(config) == expected
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.r_on = 1.0
+    assert hash(config) == hash(nb.MemristorConfig())
 
 
 def test_conversion_follows_the_config(nb):
-    """The layers, the devices, the scheme and the quantiser are those asked for."""
-    model = convert(nb, network("attributes"), r_on=2e4, r_off=1e6, adc_resolution=6)
-    assert len(layers_of(model)) == 4
+    """The devices, the scheme and the quantiser are those asked for; devices tell the same
+    conductances as the matrix."""
+    config = nb.MemristorConfig(r_on=2e4, r_off=1e6, adc_resolution=6, tile_shape=(8, 8))
+    model = nb.to_memristive(small(), config)
+    assert [type(layer) for layer in layers_of(model)] == [LAYERS[0]] * 2 + [LAYERS[1]] * 2
+    assert list(nb.named_memristive_layers(model)) == ["0", "2", "4", "6"]
     for layer in layers_of(model):
         assert layer.scheme == memtorch.bh.Scheme.DoubleColumn and len(layer.crossbars) == 2
         assert (layer.quant_method, layer.ADC_resolution) == ("linear", 6)
-        assert not layer.forward_legacy_enabled
-        for crossbar in layer.crossbars:
-            device = crossbar.devices.flat[0]
-            assert type(device) is memtorch.bh.memristor.VTEAM
-            assert (device.r_on, device.r_off) == (2e4, 1e6)
-            g = crossbar.conductance_matrix
-            assert g.shape[1:] == (8, 8)
-            assert g.min().item() == pytest.approx(1 / 1e6)
-            assert torch.equal(torch.tensor(crossbar.g_np(crossbar.devices)).float(), g)
-        largest = max(crossbar.conductance_matrix.max() for crossbar in layer.crossbars)
+        for array in layer.crossbars:
+            device, values = array.devices.flat[0], array.conductance_matrix
+            assert (type(device).__name__, device.r_on, device.r_off) == ("VTEAM", 2e4, 1e6)
+            assert values.shape[1:] == (8, 8) and values.min().item() == pytest.approx(1e-6)
+            assert torch.equal(torch.tensor(array.g_np(array.devices)).float(), values)
+        largest = max(array.conductance_matrix.max() for array in layer.crossbars)
         assert largest.item() == pytest.approx(1 / 2e4)
 
 
 def test_conversion_leaves_the_argument_alone(nb):
-    """Weights bitwise, types, mode and gradients stay; no memory is shared with the result."""
-    net = network("nested").train()
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    types = [type(m) for m in net.modules()]
-    model = convert(nb, net)
-    for layer in layers_of(model):
-        layer.weight.data.zero_()
-        if layer.bias is not None:
-            layer.bias.data.zero_()
+    """Weights bitwise, types, mode and gradients stay; no memory is shared with the result;
+    numpy's errors are as before."""
+    net, errors = small().train(), np.geterr()
+    before = copy.deepcopy(net.state_dict())
+    model = nb.to_memristive(net, nb.MemristorConfig(tile_shape=(8, 8), restore_scale=False))
+    assert np.geterr() == errors
+    for parameter in model.parameters():
+        parameter.data.zero_()
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert [type(m) for m in net.modules()] == types
+    assert [type(m) for m in net.modules()] == [type(m) for m in small().modules()]
     assert net.training and all(p.requires_grad for p in net.parameters())
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=label)
-@pytest.mark.parametrize("name", NETWORKS)
-def test_without_adc_it_is_the_software_network(nb, name, tile_shape):
-    """Logits to relative 1e-5, whatever else is in the batch, and for a black image too."""
-    net, images = network(name), pictures()
-    images[1] = 0
-    model = converted(nb, name, tile_shape, adc_resolution=None)
-    together, *single = run(model, images)
-    software = run(net, images)[0]
-    for output, reference in zip(together, software, strict=True):
-        assert relative_error(output, reference) <= 1e-5
-    torch.testing.assert_close(torch.cat(single), together, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_without_adc_it_is_the_software_network(nb, balanced):
+    """Each image to 1e-5 whatever else is in the batch, be inputs small or large, or all black."""
+    tiles = (None, (8, 8), (16, 4))
+    for kind, tile_shape, scale in itertools.product(KINDS, tiles, (1e-3, 1.0, 255.0)):
+        images = pictures() * scale
+        images[2] /= 1000
+        chip = converted(nb, kind, tile_shape, balanced=balanced, adc_resolution=None)
+        for batch in (images, images.flip(0), images[2:3]):
+            for output, expected in zip(ask(chip, batch), ask(small(kind), batch), strict=True):
+                assert relative_error(output, expected) <= 2e-5
 
 
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 255.0])
-def test_restored_scale_holds_for_any_input_size(nb, scale):
-    """Inputs far below and far above the largest voltage come back at their own scale."""
-    images = pictures() * scale
-    model = converted(nb, "attributes", (8, 8), adc_resolution=None)
-    reference = run(network("attributes"), images)[0]
-    assert relative_error(run(model, images)[0], reference) <= 1e-5
-
-
-def test_restored_scale_beats_the_samples_conversion(nb):
+def test_a_restored_scale_beats_the_samples_conversion(nb):
     """With 8 bits: within 2% of software; the sample's conversion is far from it."""
-    net, images = network("attributes"), pictures(20)
-    software, errors = run(net, images)[0], {}
+    images, errors = pictures(20), {}
     for restore in (True, False):
-        outputs = run(converted(nb, "attributes", (8, 8), restore_scale=restore), images)
-        errors[restore] = relative_error(outputs[0], software)
-        if restore:
-            torch.testing.assert_close(torch.cat(outputs[1:]), outputs[0], rtol=1e-5, atol=1e-6)
-    assert errors[True] < 0.02 and errors[False] > 0.3, errors
+        chip = converted(nb, restore_scale=restore)
+        errors[restore] = relative_error(ask(chip, images), ask(small(), images))
+    assert errors[True] < 0.02 and errors[False] > 0.2, errors
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_without_restored_scale_it_is_the_samples_conversion(nb, name):
+def test_without_restored_scale_it_is_the_samples_conversion(nb):
     """patch_model and tune_: the same conductances, regression and outputs."""
-    model = converted(nb, name, (8, 8), restore_scale=False)
-    sample = bare_patch(
-        network(name),
-        (8, 8),
-        max_input_voltage=0.3,
-        ADC_resolution=8,
-        ADC_overflow_rate=0.0,
-        quant_method="linear",
-    )
-    for layer, other in zip(layers_of(sample), layers_of(model), strict=True):
-        if other.bias is None:  # MemTorch gives a Conv2d without bias a random one
+    chip = converted(nb, restore_scale=False)
+    sample = patched(force=False)
+    for layer, ours in zip(layers_of(sample), layers_of(chip), strict=True):
+        if ours.bias is None:  # MemTorch gives a Conv2d without bias a random one
             layer.bias = None
+        layer.transform_output = lambda currents: currents
     sample.tune_()
-    for ours, theirs in zip(layers_of(model), layers_of(sample), strict=True):
+    for ours, theirs in zip(layers_of(chip), layers_of(sample), strict=True):
         for a, b in zip(ours.crossbars, theirs.crossbars, strict=True):
             assert torch.equal(a.conductance_matrix, b.conductance_matrix)
         at = torch.tensor([0.0, 1.0])  # the tuned line, read at two points
         (a, b), (c, d) = ours.transform_output(at).tolist(), theirs.transform_output(at).tolist()
-        assert b - a == pytest.approx(d - c, rel=0.05)
+        assert b - a == pytest.approx(d - c, rel=0.1)
         theirs.transform_output = ours.transform_output
-    assert all(map(torch.equal, run(model, pictures()), run(sample, pictures())))
+    assert torch.equal(ask(chip, pictures()), ask(sample, pictures()))
 
 
-@pytest.mark.parametrize("restore_scale", [True, False])
-@pytest.mark.parametrize("adc_resolution", [None, 8])
-@pytest.mark.parametrize("tile_shape", [None, (8, 8)], ids=label)
-def test_fast_crossbars_on_a_converted_network(nb, tile_shape, adc_resolution, restore_scale):
-    """What to_memristive makes computes the same inside fast_crossbars, tuned and scaled."""
-    settings = {"adc_resolution": adc_resolution, "restore_scale": restore_scale}
-    model, images = converted(nb, "attributes", tile_shape, **settings), pictures()
-    references = run(model, images)
-    with nb.fast_crossbars(model):
-        assert_same(run(model, images), references, adc_resolution)
+def test_tuning_starts_from_nothing_and_obeys_its_seed(nb):
+    """Twice is as once; another seed gives another line; no generator moves."""
+    chip, lines = converted(nb, restore_scale=False), []
+    states = rng_states()
+    for seed in (3, 3, 4):
+        nb.tune(chip, seed)
+        lines.append([layer.transform_output(torch.ones(1)).item() for layer in layers_of(chip)])
+    assert lines[0] == lines[1] != lines[2] and rng_states() == states and is_bare(chip)
 
 
-# apply_device_faults
+def test_what_is_left_of_a_signal(nb):
+    """A layer that answers W x / 4 + b has gain 1/4, a right one 1, whatever the bias."""
+    net = small()
+    net[0].bias.data += 5
+    chip = nb.to_memristive(net, nb.MemristorConfig(tile_shape=(8, 8), adc_resolution=None))
+    assert list(nb.layer_gains(net, chip, pictures()).values()) == pytest.approx([1] * 4, abs=1e-5)
+    before = layers_of(chip)[0].transform_output
+    layers_of(chip)[0].transform_output = lambda currents: before(currents) / 4
+    gains = nb.layer_gains(net, chip, pictures())
+    assert gains["0"] == pytest.approx(0.25, abs=1e-5)
 
 
-def cells_in_use(crossbar):
-    """Which cells hold weights: MemTorch's own tiling of a matrix of ones."""
-    ones = torch.ones(crossbar.rows, crossbar.columns)
-    if crossbar.tile_shape is not None:
-        ones, _ = gen_tiles(ones, crossbar.tile_shape)
-    return ones.bool()
+# Balanced pairs, and pairs that break in training as on a chip
 
 
-@functools.cache
-def halfway(nb, tile_shape):
-    """A converted network whose every cell, padding too, conducts half of the largest."""
-    model = convert(nb, network("attributes"), tile_shape)
-    for crossbar in crossbars_of(model):
-        crossbar.conductance_matrix.fill_(0.5 / R_ON)
+def test_balanced_pairs_differ_as_others_do_around_the_middle(nb):
+    """For each weight the difference of MemTorch's own mapping; the mean is the middle of the
+    range; nothing leaves the range."""
+    pairs = [converted(nb, balanced=balanced) for balanced in (False, True)]
+    for plain, balanced in zip(*map(layers_of, pairs), strict=True):
+        (a, b), (c, d) = ([in_use(x).double() for x in m.crossbars] for m in (plain, balanced))
+        torch.testing.assert_close(c - d, a - b, rtol=0, atol=1e-6 * HIGHEST)
+        torch.testing.assert_close((c + d) / 2, torch.full_like(c, (LOWEST + HIGHEST) / 2))
+        assert min(c.min(), d.min()) > 0 and max(c.max(), d.max()) <= HIGHEST * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_pairs_in_training_are_those_on_a_chip(nb, balanced):
+    """The shares that training gives a weight's devices are the converted layer's conductances,
+    and devices stuck in both ways make the same weights."""
+    net = linear(20, 10)
+    weight, largest = net[0].weight.data, net[0].weight.abs().max()
+    config = nb.MemristorConfig(tile_shape=(8, 4), balanced=balanced)
+    (layer,) = layers_of(nb.to_memristive(net, config))
+    shares = nb.as_pair(weight, largest, balanced)
+    for array, share in zip(layer.crossbars, shares, strict=True):
+        held = (in_use(array) - LOWEST) / (HIGHEST - LOWEST)
+        torch.testing.assert_close(held.T, share, rtol=0, atol=1e-6)
+    fates = torch.rand(2, *weight.shape, generator=torch.Generator().manual_seed(0))
+    broken = []
+    for array, fate in zip(layer.crossbars, fates, strict=True):
+        values = in_use(array)
+        values[fate.T < 0.2] = HIGHEST
+        values[fate.T > 0.9] = LOWEST
+        broken.append(values)
+    found = nb.with_stuck_pairs(weight, largest, fates, (0.2, 0.1), balanced)
+    expected = (broken[0] - broken[1]).T * largest / (HIGHEST - LOWEST)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert 0.4 < (found - weight).abs().gt(1e-6).double().mean() / (1 - 0.7**2) <= 1.1
+
+
+def test_gradients_flow_through_healthy_devices_only(nb):
+    """A balanced weight of which one device is stuck moves by half, both by nothing."""
+    weight = torch.full((4,), 0.5, requires_grad=True)
+    fates = torch.tensor([[0.5, 0.1, 0.5, 0.1], [0.5, 0.5, 0.95, 0.95]])
+    nb.with_stuck_pairs(weight, torch.tensor(1.0), fates, (0.2, 0.1), True).sum().backward()
+    assert weight.grad.tolist() == [1, 0.5, 0.5, 0]
+
+
+# Devices
+
+
+def test_reading_moves_nothing(nb):
+    """A device of the configuration keeps its state at .3 V, of either sign; with MemTorch's own
+    thresholds the same read erases it. Beyond the thresholds it can be written both ways."""
+    config, errors, start = nb.MemristorConfig(), np.geterr(), 1e6
+    stock = vars(memtorch.bh.memristor.VTEAM())
+    stock = {k: stock[k] for k in ("v_on", "v_off", "k_on", "k_off", "alpha_on", "alpha_off")}
+    for voltage in (config.max_input_voltage, -config.max_input_voltage):
+        assert nb.read_again(config, voltage, 200, start) == pytest.approx(start, rel=1e-9)
+    assert nb.read_again(config, config.max_input_voltage, 200, start, **stock) > 10 * start
+    assert nb.read_again(config, 1.5, 10, start) > 2 * start
+    assert nb.read_again(config, -2.5, 10, start) < start / 2
+    assert np.geterr() == errors
+    device = layers_of(converted(nb))[0].crossbars[0].devices.flat[0]
+    assert device.v_off >= config.max_input_voltage and device.v_on <= -config.max_input_voltage
+
+
+# Chips
+
+
+def test_copies_share_nothing_that_a_chip_owns(nb):
+    """What is done to one of three does not reach the others: conductances, stuck devices, ranges,
+    outputs, methods, and hooks."""
+    model = converted(nb)
+    one, other = nb.copy_memristive(model), nb.copy_memristive(model)
+    before, images = conductances(model), pictures()
+    answers = ask(model, images)
+    for array in arrays_of(one):
+        array.conductance_matrix.fill_(HIGHEST)
+        array.stuck.fill_(True)
+    for layer in layers_of(one):
+        layer.adc_range, layer.ADC_resolution, layer.copies = 1.0, 3, 2
+        layer.transform_output = lambda currents: 0 * currents
+        layer.register_forward_hook(lambda *_: pytest.fail("a hook of another chip"))
+    one.register_forward_pre_hook(lambda *_: pytest.fail("a hook of another chip"))
+    for chip in (model, other):
+        assert all(map(torch.equal, conductances(chip), before)) and is_bare(chip)
+        assert not any(nb.stuck_devices(array).any() for array in arrays_of(chip))
+        assert torch.equal(ask(chip, images), answers)
+        assert_same(fast(nb, chip, images), answers, 8)
+    assert other.tune_.__self__ is other and other.forward_legacy.__self__ is other
+    other.forward_legacy(True)
+    assert relative_error(ask(other, images), ask(small(), images)) < 1e-6
+    assert torch.equal(ask(model, images), answers)
+
+
+def test_a_copy_made_inside_the_context_is_its_own(nb):
+    """By deepcopy, by copy_memristive, or as a broken chip: its own numbers, inside and after."""
+    model, images = converted(nb), pictures()
+    for make in (
+        copy.deepcopy,
+        nb.copy_memristive,
+        functools.partial(nb.apply_device_faults, lrs=0.1, hrs=0.05, seed=0),
+    ):
+        with nb.fast_crossbars(model):
+            twin = make(model)
+            for array in arrays_of(twin)[::2]:
+                array.conductance_matrix = array.conductance_matrix.flip(-1)
+            inside = ask(twin, images)
+        outside = make(model)
+        for array, same in zip(arrays_of(outside), conductances(twin), strict=True):
+            array.conductance_matrix = same
+        assert_same(inside, ask(outside, images), 8)
+        assert_same(ask(twin, images), ask(outside, images), 8)
+
+
+@pytest.mark.parametrize("tile_shape", TILES, ids=str)
+def test_cells_that_hold_weights(nb, tile_shape):
+    """In MemTorch's own tiling, once each, in the order of rows and columns."""
+    chip = converted(nb, "wide", tile_shape)
+    for layer, array in nb.arrays_of(chip):
+        cells = nb.cells_of(layer, array)
+        assert cells.shape == (array.rows, array.columns)
+        numbers = torch.arange(array.conductance_matrix.numel())
+        assert torch.equal(cells, in_use(array, numbers.view(array.conductance_matrix.shape)))
+
+
+def halfway(nb, tile_shape=(8, 8), kind="signed"):
+    """A converted network whose every device, idle ones too, conducts half of the largest."""
+    model = converted(nb, kind, tile_shape)
+    for array in arrays_of(model):
+        array.conductance_matrix.fill_(0.5 * HIGHEST)
     return model
 
 
 def stuck(model):
-    """For each crossbar, which cells conduct 1/r_on, which 1/r_off, and which half."""
-    gs = [crossbar.conductance_matrix.double() for crossbar in crossbars_of(model)]
-    levels = [torch.tensor(level).double() for level in (1 / R_ON, 1 / R_OFF, 0.5 / R_ON)]
-    return [[torch.isclose(g, level, rtol=1e-5, atol=0) for level in levels] for g in gs]
+    """For each array which devices conduct most, and which least."""
+    values = [array.conductance_matrix for array in arrays_of(model)]
+    return [(v > 0.99 * HIGHEST, v < 1.01 * LOWEST) for v in values]
 
 
-def conductances(model):
-    """A copy of every conductance of a model."""
-    return [crossbar.conductance_matrix.clone() for crossbar in crossbars_of(model)]
-
-
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=label)
-@pytest.mark.parametrize(("lrs", "hrs"), [(0.1, 0), (0, 0.3), (0.2, 0.1), (0.6, 0.4), (1, 0)])
-def test_faults_hit_exactly_the_cells_promised(nb, tile_shape, lrs, hrs):
-    """In each crossbar round(p * cells in use) cells stick at each level, and no other moves."""
+@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=str)
+def test_faults_hit_exactly_the_cells_promised(nb, tile_shape):
+    """In each array round(p * cells in use) stick at each level, no other moves, the map says
+    which; the argument and the global generators are untouched; idle devices are not counted."""
     model = halfway(nb, tile_shape)
     before, states = conductances(model), rng_states()
-    faulty = nb.apply_device_faults(model, lrs, hrs, seed=0)
+    for lrs, hrs in ((0.1, 0), (0, 0.3), (0.2, 0.1), (0.6, 0.4), (0.5, 0.5), (1, 0), (0, 0)):
+        chip = nb.apply_device_faults(model, lrs, hrs, seed=0)
+        for array, old, (low, high) in zip(arrays_of(chip), before, stuck(chip), strict=True):
+            cells = array.rows * array.columns
+            assert torch.equal(array.conductance_matrix != old, low | high)
+            assert torch.equal(nb.stuck_devices(array), low | high)
+            used = in_use(array, low).sum().item(), in_use(array, high).sum().item()
+            assert used == (low.sum().item(), high.sum().item())
+            if lrs + hrs == 1:  # none escapes, also where a half is no whole number of cells
+                assert sum(used) == cells and abs(used[0] - lrs * cells) <= 0.5
+            else:
+                assert used == (round(lrs * cells), round(hrs * cells))
     assert rng_states() == states
     assert all(map(torch.equal, conductances(model), before))
-    for crossbar, (low, high, half) in zip(crossbars_of(faulty), stuck(faulty), strict=True):
-        cells = crossbar.rows * crossbar.columns
-        assert (low | high | half).all()
-        assert not (low | high)[~cells_in_use(crossbar)].any()
-        assert low.sum() == round(lrs * cells) and high.sum() == round(hrs * cells)
+    assert not any(nb.stuck_devices(array).any() for array in arrays_of(model))
 
 
-def test_every_cell_can_stick_in_two_halves(nb):
-    """Half low and half high leaves no cell, also where a half is no whole number of cells."""
-    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(9, 3)), (8, 8))
-    for crossbar in crossbars_of(model):
-        crossbar.conductance_matrix.fill_(0.5 / R_ON)
-    faulty = nb.apply_device_faults(model, 0.5, 0.5, seed=0)
-    for crossbar, (low, high, _) in zip(crossbars_of(faulty), stuck(faulty), strict=True):
-        assert sorted((low.sum().item(), high.sum().item())) == [13, 14]
-        assert not (low | high)[~cells_in_use(crossbar)].any()
-
-
-def test_faults_are_seeded_and_differ_between_crossbars(nb):
-    """The same seed sticks the same cells, another seed others; a pair does not stick alike."""
-    model = halfway(nb, (8, 8))
-    first, again, other = (nb.apply_device_faults(model, 0.2, 0.1, seed=s) for s in (0, 0, 1))
-    assert all(map(torch.equal, conductances(first), conductances(again)))
-    assert not any(map(torch.equal, conductances(first), conductances(other)))
-    g = conductances(first)
-    assert not any(map(torch.equal, g[::2], g[1::2]))
-
-
-def test_every_cell_is_equally_likely_to_stick(nb):
-    """Over 200 seeds each cell sticks as often as promised, within five standard errors."""
-    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(5, 4)), (4, 4))
-    for crossbar in crossbars_of(model):
-        crossbar.conductance_matrix.fill_(0.5 / R_ON)
-    counts = [[0.0, 0.0], [0.0, 0.0]]
-    for seed in range(200):
-        for i, levels in enumerate(stuck(nb.apply_device_faults(model, 0.25, 0.2, seed=seed))):
-            for j in range(2):
-                counts[i][j] = counts[i][j] + levels[j].double()
-    for crossbar, pair in zip(crossbars_of(model), counts, strict=True):
-        for count, p in zip(pair, (0.25, 0.2), strict=True):
-            rate = count[cells_in_use(crossbar)] / 200
-            assert (rate - p).abs().max() < 5 * (p * (1 - p) / 200) ** 0.5
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_no_faults_change_nothing(nb, name):
-    """Zero proportions leave every conductance and every output bitwise as it was."""
-    model = converted(nb, name)
-    copied = nb.apply_device_faults(model, 0.0, 0.0, seed=0)
-    assert copied is not model
-    assert all(map(torch.equal, conductances(copied), conductances(model)))
-    assert all(map(torch.equal, run(copied, pictures()), run(model, pictures())))
-
-
-@pytest.mark.parametrize(
-    ("lrs", "hrs"),
-    [(-0.1, 0), (0, -0.1), (1.1, 0), (0, 1.1), (0.6, 0.5), (float("nan"), 0), (0, float("nan"))],
-)
-def test_impossible_proportions_are_refused(nb, lrs, hrs):
-    """Proportions lie in [0, 1], and so does their sum."""
-    with pytest.raises(ValueError):
-        nb.apply_device_faults(converted(nb, "attributes"), lrs, hrs, seed=0)
-
-
-@pytest.mark.parametrize("restore_scale", [True, False])
-def test_faulty_copy_computes_with_its_faults(nb, restore_scale):
-    """Its outputs are what MemTorch makes of its conductances; the original's do not move."""
-    model = converted(nb, "attributes", (8, 8), restore_scale=restore_scale)
-    images, before, kept = pictures(), run(model, pictures()), conductances(model)
-    twice = faulty = nb.apply_device_faults(model, 0.1, 0.05, seed=0)
-    for seed in (1, 2):
-        twice = nb.apply_device_faults(twice, 0.1, 0.05, seed=seed)
-    reference = run(faulty, images)
-    assert relative_error(reference[0], before[0]) > 0.01
-    assert relative_error(run(twice, images)[0], reference[0]) > 0.01
-    with nb.fast_crossbars(faulty):
-        assert_same(run(faulty, images), reference, 8)
-    assert all(map(torch.equal, conductances(model), kept))
-    assert all(map(torch.equal, run(model, images), before))
-
-
-def test_faults_applied_inside_fast_crossbars(nb):
-    """A copy made while the original is fast gives its own numbers, inside and after."""
-    model, images = converted(nb, "attributes"), pictures()
-    expected = run(nb.apply_device_faults(model, 0.1, 0.05, seed=0), images)
-    with nb.fast_crossbars(model):
-        faulty = nb.apply_device_faults(model, 0.1, 0.05, seed=0)
-        inside = run(faulty, images)
-    assert_same(inside, expected, 8)
-    assert_same(run(faulty, images), expected, 8)
-
-
-@pytest.mark.parametrize(("lrs", "hrs"), [(1, 0), (0, 1), (0.5, 0.5)])
-@pytest.mark.parametrize("restore_scale", [True, False])
-def test_a_wholly_stuck_network_stays_finite(nb, lrs, hrs, restore_scale):
-    """Even where no current is left to divide by, logits are finite, fast or stock."""
-    model = converted(nb, "attributes", (8, 8), restore_scale=restore_scale)
-    faulty = nb.apply_device_faults(model, lrs, hrs, seed=0)
-    reference = run(faulty, pictures())
-    assert all(output.isfinite().all() for output in reference)
-    with nb.fast_crossbars(faulty):
-        assert_same(run(faulty, pictures()), reference, 8)
-
-
-def test_the_copys_methods_are_its_own(nb):
-    """tune_ and forward_legacy of the copy act on the copy, not on the original."""
-    model, images = converted(nb, "attributes"), pictures()
-    before = run(model, images)
-    faulty = nb.apply_device_faults(model, 0.1, 0.0, seed=0)
-    assert faulty.tune_.__self__ is faulty and faulty.forward_legacy.__self__ is faulty
-    faulty.forward_legacy(True)
-    software = run(network("attributes"), images)
-    assert relative_error(run(faulty, images)[0], software[0]) < 1e-6
-    assert all(map(torch.equal, run(model, images), before))
-
-
-def test_only_one_layer_breaks_where_it_is_named(nb):
-    """The named layer's cells stick as in a wholly broken chip of none other; others stay."""
-    model = halfway(nb, (8, 8))
-    faulty = nb.apply_device_faults(model, 0.3, 0.0, seed=0, only="fc1")
-    for name, layer in faulty.named_modules():
-        if hasattr(layer, "crossbars"):
-            same = [
-                torch.equal(a.conductance_matrix, b.conductance_matrix)
-                for a, b in zip(layer.crossbars, model.get_submodule(name).crossbars, strict=True)
-            ]
-            assert same == [name != "fc1"] * 2
-    with pytest.raises(ValueError, match=r"only is 'fc3'.*conv1, conv2, fc1, fc2"):
-        nb.apply_device_faults(model, 0.3, 0.0, seed=0, only="fc3")
-
-
-# Wear
-
-
-def test_states_by_hand(nb):
-    """Four levels between 1 and 7 are 1, 3, 5 and 7; two levels at least."""
-    values = torch.tensor([0.0, 1.4, 1.9, 2.1, 4.4, 6.1, 9.0])
-    assert nb.nearest_states(values, 4, 1.0, 7.0).tolist() == [1, 1, 1, 3, 5, 7, 7]
-    with pytest.raises(ValueError, match="at least 2"):
-        nb.nearest_states(values, 1, 1.0, 7.0)
-
-
-@pytest.mark.parametrize(
-    "wear", [{"states": 3}, {"spread": 0.2}, {"hours": 100.0}, {"low": 0.1, "high": 0.1}], ids=str
-)
-def test_wear_works_on_a_copy_and_is_seeded(nb, wear):
-    """Only cells that hold weights change, the same for the same seed; the original stays."""
-    model = halfway(nb, (8, 8))
-    before, states = conductances(model), rng_states()
-    first, again = (nb.worn(model, nb.Wear(**wear), seed=3) for _ in range(2))
-    assert all(map(torch.equal, conductances(model), before)) and rng_states() == states
-    assert all(map(torch.equal, conductances(first), conductances(again)))
-    for crossbar, old in zip(crossbars_of(first), before, strict=True):
-        changed = crossbar.conductance_matrix != old
-        assert changed.any() and not changed[~cells_in_use(crossbar)].any()
-    assert all(map(torch.equal, conductances(nb.worn(model, nb.Wear(), seed=3)), before))
-
-
-def test_an_unknown_repair_is_named(nb):
-    """And the known ones are listed."""
-    with pytest.raises(ValueError, match=r"'prayer', expected one of nothing, gain"):
-        nb.repaired(halfway(nb, (8, 8)), None, None, None, "prayer")
-
-
-@pytest.mark.parametrize(
-    "wear",
-    [
-        {"low": -0.1},
-        {"high": 1.1},
-        {"low": 0.6, "high": 0.6},
-        {"low": float("nan")},
-        {"states": 1},
-        {"states": 2.5},
-        {"spread": -1},
-        {"hours": -1},
-        {"hours": float("nan")},
-    ],
-    ids=str,
-)
-def test_impossible_wear_is_refused(nb, wear):
-    """Before any chip is worn."""
-    with pytest.raises(ValueError, match="impossible wear"):
-        nb.Wear(**wear)
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, True, None])
-def test_impossible_seeds_are_refused(nb, seed):
-    """By both functions that break chips."""
-    model = halfway(nb, (8, 8))
-    for function in (
-        lambda: nb.worn(model, nb.Wear(), seed),
-        lambda: nb.apply_device_faults(model, 0.1, 0.0, seed),
+def test_at_higher_rates_the_same_devices_break_and_more(nb):
+    """Singly, in rows, columns and squares, at low and at high resistance."""
+    model = halfway(nb, (16, 16), "wide")
+    for wear in (
+        lambda p: nb.Wear(low=p),
+        lambda p: nb.Wear(high=p),
+        *(
+            lambda p, kind=kind, at=at: nb.Wear(groups=((kind, p, at),))
+            for kind in ("rows", "columns", "squares")
+            for at in ("low", "high")
+        ),
     ):
-        with pytest.raises(ValueError, match="expected a whole number >= 0"):
-            function()
+        chips = [nb.worn(model, wear(p), seed=5) for p in (0.0, 0.05, 0.2, 0.5)]
+        maps = [[nb.stuck_devices(array) for array in arrays_of(chip)] for chip in chips]
+        for fewer, more in itertools.pairwise(maps):
+            assert not any((a & ~b).any() for a, b in zip(fewer, more, strict=True))
+            assert sum(a.sum() for a in fewer) < sum(b.sum() for b in more)
+
+
+FULL_WEAR = {
+    "low": 0.1,
+    "high": 0.15,
+    "programming": (0.05, 0.02),
+    "hours": 10.0,
+    "groups": (("rows", 0.1, "low"), ("squares", 0.05, "high"), ("columns", 0.1, "high")),
+}
+
+
+def test_no_kind_of_wear_moves_another(nb):
+    """A chip's stuck devices are those of each kind alone, together; its healthy devices are what
+    the other kinds alone make of them."""
+    model = halfway(nb, (16, 16), "wide")
+    whole = nb.worn(model, nb.Wear(**FULL_WEAR), seed=1)
+    alone = [{"low": 0.1}, {"high": 0.15}, *({"groups": (g,)} for g in FULL_WEAR["groups"])]
+    alone = [nb.worn(model, nb.Wear(**wear), seed=1) for wear in alone]
+    written = {name: FULL_WEAR[name] for name in ("programming", "hours")}
+    written = nb.worn(model, nb.Wear(**written), seed=1)
+    for array, sound, *parts in zip(*map(arrays_of, (whole, written, *alone)), strict=True):
+        maps = [nb.stuck_devices(part) for part in parts]
+        assert all(m.any() for m in maps)
+        together = nb.stuck_devices(array)
+        assert torch.equal(together, functools.reduce(torch.logical_or, maps))
+        values = array.conductance_matrix[~together]
+        assert torch.equal(values, sound.conductance_matrix[~together])
+        assert not nb.stuck_devices(sound).any()
+
+
+def test_the_seed_decides_all(nb):
+    """The same seed, the same chip; another seed, another; no two arrays break alike, nor the two
+    of a pair."""
+    model = halfway(nb, (16, 16), "wide")
+    before, states, wear = conductances(model), rng_states(), nb.Wear(**FULL_WEAR)
+    first, again, other = (conductances(nb.worn(model, wear, seed)) for seed in (3, 3, 4))
+    assert all(map(torch.equal, first, again)) and not any(map(torch.equal, first, other))
+    assert all(map(torch.equal, conductances(model), before)) and rng_states() == states
+    positive, negative = (nb.worn(model, nb.Wear(low=0.2), 3)[0].crossbars[i] for i in (0, 1))
+    assert not torch.equal(positive.conductance_matrix, negative.conductance_matrix)
+    for array, old in zip(arrays_of(nb.worn(model, wear, 3)), before, strict=True):
+        changed = array.conductance_matrix != old
+        assert in_use(array, changed).sum() == changed.sum() > 0  # idle devices keep theirs
+    nothing = conductances(nb.worn(model, nb.Wear(), 3))
+    assert all(map(torch.equal, nothing, before))
+
+
+def test_every_device_is_equally_likely_to_stick(nb):
+    """Over 200 seeds each sticks as often as promised, within five standard errors."""
+    config = nb.MemristorConfig(tile_shape=(4, 4))
+    model = nb.copy_memristive(nb.to_memristive(linear(5, 4), config))
+    for array in arrays_of(model):
+        array.conductance_matrix.fill_(0.5 * HIGHEST)
+    counts = np.zeros((2, 2, 5, 4))
+    for seed in range(200):
+        chip = nb.apply_device_faults(model, 0.25, 0.2, seed=seed)
+        for i, levels in enumerate(stuck(chip)):
+            for j, level in enumerate(levels):
+                counts[i, j] += in_use(arrays_of(chip)[i], level).numpy()
+    for j, p in enumerate((0.25, 0.2)):
+        assert np.abs(counts[:, j] / 200 - p).max() < 5 * (p * (1 - p) / 200) ** 0.5
+
+
+def test_faults_add_up_and_a_broken_chip_computes_with_them(nb):
+    """A second round keeps the first one's map; answers are what MemTorch makes of the
+    conductances, finite even where every device is stuck."""
+    for restore in (True, False):
+        model, images = converted(nb, restore_scale=restore), pictures()
+        once = nb.apply_device_faults(model, 0.1, 0.1, seed=0)
+        twice = nb.apply_device_faults(once, 0.2, 0.0, seed=1)
+        for first, second in zip(arrays_of(once), arrays_of(twice), strict=True):
+            assert not (nb.stuck_devices(first) & ~nb.stuck_devices(second)).any()
+        answers = [ask(chip, images) for chip in (model, once, twice)]
+        assert relative_error(answers[1], answers[0]) > 0.01
+        assert relative_error(answers[2], answers[1]) > 0.01
+        assert_same(fast(nb, once, images), answers[1], 8)
+        for lrs in (0, 0.5, 1):
+            chip = nb.apply_device_faults(model, lrs, 1 - lrs, seed=0)
+            assert ask(chip, images).isfinite().all()
+            assert_same(fast(nb, chip, images), ask(chip, images), 8)
+
+
+# Devices that are stuck together
+
+
+@pytest.mark.parametrize("tile_shape", [(8, 6), None], ids=str)
+def test_lines_of_a_tile_are_stuck_as_a_whole(nb, tile_shape):
+    """In rows and columns: all of a tile's line or none, as often as promised; another tile's
+    line at the same place has a fate of its own."""
+    shape = (20, 15)
+    height, width = tile_shape or shape
+    rates, independent = {"rows": [], "columns": []}, {"rows": False, "columns": False}
+    for seed, kind in itertools.product(range(120), rates):
+        found = nb.stuck_group(shape, tile_shape, kind, 0.2, np.random.default_rng(seed))
+        assert found.shape == shape and found.dtype == bool
+        tiles = [
+            found[r : r + height, c : c + width]
+            for r, c in itertools.product(range(0, 20, height), range(0, 15, width))
+        ]
+        along = 1 if kind == "rows" else 0
+        for tile in tiles:
+            whole, some = tile.all(along), tile.any(along)
+            assert np.array_equal(whole, some)
+            rates[kind] += list(whole)
+        same = [t.any(along) for t in tiles if t.shape == tiles[0].shape]
+        independent[kind] |= any(not np.array_equal(same[0], s) for s in same[1:])
+    for lines in rates.values():
+        assert np.mean(lines) == pytest.approx(0.2, abs=4 * (0.16 / len(lines)) ** 0.5)
+    assert all(independent.values()) == (tile_shape is not None)
+
+
+def test_squares_are_stuck_until_the_share_is_reached(nb):
+    """The union of squares of 5 x 5, cut off at the edges; not less than the share, and less
+    without the last one."""
+    for seed, share in itertools.product(range(10), (0.0, 0.01, 0.2, 0.6)):
+        found = nb.stuck_group((40, 30), (16, 16), "squares", share, np.random.default_rng(seed))
+        assert share <= found.mean() <= share + 25 / 1200
+        covered = np.zeros_like(found)
+        for top, left in itertools.product(range(40), range(30)):
+            square = np.s_[top : top + 5, left : left + 5]
+            if found[square].all():
+                covered[square] = True
+        assert np.array_equal(covered, found)
+    random = map(np.random.default_rng, range(50))
+    places = [nb.stuck_group((40, 30), None, "squares", 0.001, r).argmax() // 30 for r in random]
+    assert np.std(places) > 5  # all over the array
+
+
+def test_a_chip_breaks_by_its_groups(nb):
+    """At the level that is asked, in tiles of the chip, none but these."""
+    model = halfway(nb, (8, 8), "wide")
+    for kind, at in itertools.product(("rows", "columns", "squares"), ("low", "high")):
+        chip = nb.worn(model, nb.Wear(groups=((kind, 0.25, at),)), seed=2)
+        broken = 0
+        for array, levels in zip(arrays_of(chip), stuck(chip), strict=True):
+            marked, other = levels if at == "low" else levels[::-1]
+            assert torch.equal(nb.stuck_devices(array), marked) and not other.any()
+            used = in_use(array, marked)
+            broken += used.sum().item() / used.numel() / 4
+            if kind == "squares":
+                assert used.double().mean() >= 0.25
+                continue
+            for tile in (t for rows in used.split(8) for t in rows.split(8, 1)):
+                lines = tile if kind == "rows" else tile.T
+                assert all(line.all() or not line.any() for line in lines)
+        assert 0.1 < broken < 0.5
+
+
+# Writing, drift, reading
+
+
+@functools.cache
+def _large(nb):
+    return nb.to_memristive(linear(72, 60), nb.MemristorConfig())
+
+
+def large(nb, share):
+    """A layer of 72 x 60 devices, all at a share of the largest conductance."""
+    model = nb.copy_memristive(_large(nb))
+    for layer, array in nb.arrays_of(model):
+        set_cells(layer, array, share * HIGHEST, nb)
+    return model
+
+
+def spread(values):
+    """Half the distance between the quantiles of one standard deviation on both sides."""
+    return (values.quantile(0.8413) - values.quantile(0.1587)).item() / 2
 
 
 @pytest.mark.parametrize(
-    ("wear", "varies"),
-    [({}, False), ({"states": 4}, False), ({"hours": 1e-4}, False)]
-    + [({k: 0.1}, True) for k in ("low", "high", "spread", "hours")],
-    ids=str,
+    ("share", "exponent", "sd"),
+    [(1.0, 0.049, 0.008), (0.1, 0.06009, 0.02288), (0.0015, 0.1, 0.045)],
 )
-def test_wear_varies_where_two_seeds_make_two_chips(nb, wear, varies):
-    """`varies` says what two seeds do."""
-    model, wear = halfway(nb, (8, 8)), nb.Wear(**wear)
-    one, other = (conductances(nb.worn(model, wear, seed)) for seed in (0, 1))
-    assert wear.varies == varies == (not all(map(torch.equal, one, other)))
+def test_drift_follows_the_written_law(nb, share, exponent, sd):
+    """A month after 20 s: conductances fall by a power of the time whose exponent, and its spread
+    over devices, depend on the conductance as aihwkit's fit of phase-change memory says."""
+    chip = nb.worn(large(nb, share), nb.Wear(hours=MONTH), seed=0)
+    ratios = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]) / (share * HIGHEST)
+    found = -ratios.double().log() / math.log(MONTH * 3600 / 20)
+    assert found.median().item() == pytest.approx(exponent, rel=0.02)
+    assert spread(found) == pytest.approx(sd, rel=0.06)
+    assert found.min() > -1e-6  # nothing grows
 
 
-def test_wear_follows_its_laws(nb):
-    """Levels, the spread's standard deviation and drift's median are what Wear says."""
-    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 60)), (128, 128))
-    for crossbar in crossbars_of(model):
-        crossbar.conductance_matrix.fill_(0.4 / R_ON)
-
-    def ratios(**wear):
-        chip = nb.worn(model, nb.Wear(**wear), seed=0)
-        values = [c.conductance_matrix[cells_in_use(c)] for c in crossbars_of(chip)]
-        return torch.cat(values).double() * R_ON / 0.4
-
-    levels = ratios(states=3)  # 1/r_off, their middle, 1/r_on
-    assert torch.allclose(levels, torch.tensor((0.5 + 0.5 * R_ON / R_OFF) / 0.4).double())
-    assert ratios(spread=0.3).log().std().item() == pytest.approx(0.3, rel=0.03)
-    drifted = ratios(hours=10.0)  # 36,000 times the second at which drift starts
-    assert drifted.median().item() == pytest.approx(36_000**-0.05, rel=0.01)
-    assert drifted.log().std().item() == pytest.approx(0.02 * np.log(36_000), rel=0.05)
+def test_drift_starts_after_twenty_seconds(nb):
+    """As written until then, and the longer the less."""
+    model = large(nb, 0.5)
+    early = nb.worn(model, nb.Wear(hours=19 / 3600), seed=0)
+    assert all(map(torch.equal, conductances(early), conductances(model)))
+    hour, month = (nb.worn(model, nb.Wear(hours=h), seed=0) for h in (1, MONTH))
+    for a, b in zip(arrays_of(hour), arrays_of(month), strict=True):
+        assert (in_use(b) <= in_use(a)).all() and (in_use(a) <= 0.5 * HIGHEST * (1 + 1e-6)).all()
 
 
-# Repairs
+@pytest.mark.parametrize(
+    ("programming", "sd"),
+    [((0.05, 0.0), 0.05), ((0.0, 0.1), 0.05), ((0.03, 0.08), 0.05), ((0.5, 0.0), None)],
+)
+def test_errors_of_writing_have_their_spread(nb, programming, sd):
+    """An error of a share of the range, of the value, and both, independent; within the range."""
+    chip = nb.worn(large(nb, 0.5), nb.Wear(programming=programming), seed=0)
+    values = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]).double() / HIGHEST
+    assert values.min() >= LOWEST / HIGHEST * (1 - 1e-6) and values.max() <= 1 + 1e-6
+    assert values.mean().item() == pytest.approx(0.5, abs=0.01)
+    if sd is None:  # a half of the range: a sixth of the devices at either end
+        assert (values > 1 - 1e-6).double().mean().item() == pytest.approx(0.159, abs=0.02)
+    else:
+        assert values.std().item() == pytest.approx(sd, rel=0.03)
+    assert not nb.stuck_devices(arrays_of(chip)[0]).any()
 
 
-def test_compensation_by_hand(nb):
-    """One weight of a pair each: stuck low, stuck high, stuck twice, out of reach; a healthy device
-    that differs from its plan is no fault."""
-    model = convert(nb, nn.Sequential(nn.Flatten(), nn.Linear(72, 4, bias=False)), None)
-    positive, negative = crossbars_of(model)
-    for crossbar in (positive, negative):
-        crossbar.conductance_matrix.fill_(1 / R_OFF)
-    g = 1 / R_ON
-    positive.conductance_matrix[0] = torch.tensor([0.6 * g, 0.6 * g, 0.6 * g, 0.6 * g])
+def test_reads_are_noisy_anew_for_every_batch(nb):
+    """Of the promised spread around what was written, not around the last read; in cells that hold
+    weights; by the seed."""
+    images, still = torch.rand(3, 72), large(nb, 0.5)
+    reads = {}
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        chip = nb.copy_memristive(still)
+        nb.read_noisily(chip, 0.02, seed)
+        reads[name] = [(ask(chip, images), conductances(chip)[0])[1] for _ in range(6)]
+        answers = [ask(chip, images) for _ in range(2)]
+        assert not torch.equal(*answers)
+    array = arrays_of(still)[0]
+    noise = [((in_use(array, g) - in_use(array)) / HIGHEST).flatten() for g in reads["first"]]
+    for one in noise:
+        assert one.std().item() == pytest.approx(0.02, rel=0.04) and abs(one.mean()) < 0.002
+    for one, other in itertools.combinations(noise, 2):
+        assert abs(torch.corrcoef(torch.stack([one, other]))[0, 1]) < 0.08
+    assert all(map(torch.equal, reads["first"], reads["again"]))
+    assert not torch.equal(reads["first"][0], reads["other"][0])
+    assert torch.equal((reads["first"][0] != array.conductance_matrix).sum(), torch.tensor(72 * 60))
+
+
+def test_noise_of_one_chip_is_not_drawn_by_asking_another(nb):
+    """Neither by its model nor by another copy of it, before or after."""
+    model = large(nb, 0.5)
+    sister, images = nb.copy_memristive(model), torch.rand(3, 72)
     chip = nb.copy_memristive(model)
-    plus, minus = (crossbar.conductance_matrix for crossbar in crossbars_of(chip))
-    for crossbar, stuck_columns in zip(crossbars_of(chip), ([0, 1, 3], [2, 3]), strict=True):
-        crossbar.fault_map[0, stuck_columns] = True
-    plus[1, 0] = 0.3 * g  # written inexactly, not stuck
-    plus[0, 0] = g  # too much: the other takes g - .6 g
-    plus[0, 1] = 1 / R_OFF  # nothing left: the other would have to be negative
-    minus[0, 2] = g  # takes all: the healthy one can only give g
-    plus[0, 3], minus[0, 3] = g, g  # both stuck: nothing to be done
-    nb.compensate(chip, model)
-    assert torch.allclose(plus[0], torch.tensor([g, 1 / R_OFF, g, g]))
-    assert torch.allclose(minus[0], torch.tensor([0.4 * g + 1 / R_OFF, 1 / R_OFF, g, g]))
-    assert torch.equal(plus[2:], positive.conductance_matrix[2:])
-    assert plus[1, 0] == torch.tensor(0.3 * g) and minus[1, 0] == torch.tensor(1 / R_OFF)
+    nb.read_noisily(chip, 0.02, 0)
+    before = conductances(chip)
+    for other in (model, sister, nb.copy_memristive(model)):
+        answers = ask(other, images)
+        assert torch.equal(ask(other, images), answers)
+        assert all(map(torch.equal, conductances(chip), before))
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=label)
-def test_the_fault_map_says_which_devices_are_stuck(nb, tile_shape):
-    """Low and high faults, a second round of faults as well; the original has none."""
-    model = halfway(nb, tile_shape)
-    once = nb.apply_device_faults(model, 0.1, 0.1, seed=0)
-    twice = nb.apply_device_faults(once, 0.2, 0.0, seed=1)
-    for original, first, second in zip(*map(crossbars_of, (model, once, twice)), strict=True):
-        assert torch.equal(
-            nb.fault_map(first), first.conductance_matrix != original.conductance_matrix
+# Wires
+
+
+def nodal(conductances, ohms):
+    """Currents of grounded columns per volt on each row, by dense nodal analysis in float64.
+
+    Word line i: source - wire - cell 0 - wire - cell 1 ...; bit line j: cell 0 - wire - ... - last
+    cell - wire - ground.
+    """
+    rows, columns = conductances.shape
+    word = np.arange(rows * columns).reshape(rows, columns)
+    bit = word + rows * columns
+    matrix, wire = np.zeros((2 * rows * columns,) * 2), 1 / ohms
+
+    def resistor(p, q, conductance):
+        matrix[p, p] += conductance
+        matrix[q, q] += conductance
+        matrix[p, q] -= conductance
+        matrix[q, p] -= conductance
+
+    for i, j in itertools.product(range(rows), range(columns)):
+        resistor(word[i, j], bit[i, j], conductances[i, j])
+        if j + 1 < columns:
+            resistor(word[i, j], word[i, j + 1], wire)
+        if i + 1 < rows:
+            resistor(bit[i, j], bit[i + 1, j], wire)
+    matrix[word[:, 0], word[:, 0]] += wire
+    matrix[bit[-1], bit[-1]] += wire
+    driven = np.zeros((2 * rows * columns, rows))
+    driven[word[:, 0], np.arange(rows)] = wire
+    return (np.linalg.solve(matrix, driven)[bit[-1]] * wire).T
+
+
+def cells(*shape, seed=0, largest=1e-3):
+    """Random conductances, float64."""
+    random = np.random.default_rng(seed)
+    return torch.from_numpy(random.uniform(1e-5, largest, shape))
+
+
+def test_wires_around_one_device(nb):
+    """Two segments in series with it."""
+    found = nb.effective_conductances(torch.tensor([[1e-3]], dtype=torch.float64), 50.0)
+    assert found.item() == pytest.approx(1 / (1e3 + 100), rel=1e-12)
+
+
+def test_wires_of_one_row_and_of_one_column_by_hand(nb):
+    """Devices of 1 and 2 ohms behind wires of 1 ohm, solved as series and parallel in fractions.
+
+    The row: the far branch has wire, device, wire, 1 + 2 + 1 = 4 ohms; the near one 1 + 1 = 2;
+    together 4/3, behind the source's wire 7/3: 3/7 ampere, of which 2/3 take the near branch.
+    The column: the near device sits at the bottom. Row 0 alone driven: 1 + 1 + 1 ohms lead to the
+    bottom node, which has 1 ohm to ground beside 1 + 2 ohms of the grounded row: 3/4; 15/4 in all,
+    4/15 ampere, of which 3/4 reach the column's end. Row 1 alone: 1 + 2 ohms lead to it, beside
+    the ground's 1 stand 1 + 1 + 1: again 3/4, the same.
+    """
+    devices = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    row = nb.effective_conductances(devices, 1.0)[0].tolist()
+    expected = [Fraction(3, 7) * Fraction(2, 3), Fraction(3, 7) * Fraction(1, 3)]
+    assert row == pytest.approx(list(map(float, expected)))
+    column = nb.effective_conductances(devices.T, 1.0)[:, 0].tolist()
+    assert column == pytest.approx([float(Fraction(4, 15) * Fraction(3, 4))] * 2)
+
+
+def test_wires_of_four_devices(nb):
+    """The numbers of an independent solver, with wires of 1 ohm."""
+    devices = torch.tensor([[1e-3, 2e-4], [5e-4, 8e-4]], dtype=torch.float64)
+    expected = [[9.96312598e-4, 1.99482024e-4], [4.98604853e-4, 7.97527088e-4]]
+    np.testing.assert_allclose(nb.effective_conductances(devices, 1.0), expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize("ohms", [0.5, 20.0, 1e4])
+def test_wires_are_solved_exactly(nb, ohms):
+    """Against dense nodal analysis, for any shape, for several crossbars at once, some devices
+    without any conductance; float32 in, the same."""
+    for shape in ((1, 6), (6, 1), (2, 2), (7, 4), (9, 12)):
+        devices = torch.stack([cells(*shape, seed=seed) for seed in range(3)])
+        devices[0][devices[0] < 3e-4] = 0
+        found = nb.effective_conductances(devices[None], ohms)
+        assert found.shape == (1, 3, *shape)
+        for one, solved in zip(devices, found[0], strict=True):
+            np.testing.assert_allclose(solved, nodal(one.numpy(), ohms), rtol=1e-8, atol=1e-15)
+    rounded = nb.effective_conductances(devices.float(), ohms)
+    torch.testing.assert_close(rounded.double(), found[0], rtol=1e-5, atol=0)
+
+
+def test_wires_without_resistance_are_none(nb):
+    """The less they have, the nearer are the devices' own conductances."""
+    devices = cells(12, 9)
+    shown = [nb.effective_conductances(devices, ohms) for ohms in (1, 1e-3, 1e-6)]
+    errors = [relative_error(one, devices) for one in shown]
+    assert errors[0] < 0.2 and errors[1] < 2e-4 and errors[2] < 2e-7
+
+
+def test_wires_agree_with_memtorchs_own_solver(nb):
+    """On small tiles; MemTorch solves in float32."""
+    for rows, columns, ohms in ((4, 3, 5.0), (16, 8, 1.0), (16, 8, 20.0)):
+        devices = cells(rows, columns).float()
+        theirs = memtorch_bindings.solve_passive(
+            devices, torch.eye(rows), torch.zeros(rows, columns), ohms, ohms, n_input_batches=rows
         )
-        assert torch.equal(
-            nb.fault_map(second), second.conductance_matrix != original.conductance_matrix
-        )
-        assert not nb.fault_map(original).any()
+        ours = nb.effective_conductances(devices, ohms).float()
+        assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
 
 
-def left_over(nb, chip, model):
-    """The squared error of the differences that a chip holds after `compensate`, in units of
-    1 / R_ON, for each layer and each row of its matrix."""
-    chip = nb.copy_memristive(chip)
-    nb.compensate(chip, model)
-    errors = []
-    for layer, plan in zip(layers_of(chip), layers_of(model), strict=True):
-        held, wanted = (
-            operator.sub(*(c.conductance_matrix.reshape(-1)[nb.weight_cells(c)] for c in arrays))
-            for arrays in (layer.crossbars, plan.crossbars)
-        )
-        errors.append(((held - wanted) * R_ON).square().view(layer.crossbars[0].rows, -1).sum(1))
-    return errors
+def test_wires_are_reciprocal_and_monotonous(nb):
+    """What row i gives column j is what it gets if the two are exchanged: the crossbar turned
+    round its other diagonal. All rows against all columns, more resistance anywhere never brings
+    more current. The best place is beside both ends, the worst is far from both."""
+    devices, ohms = cells(8, 5), 30.0
+    turned = nb.effective_conductances(devices.flip(0, 1).T, ohms)
+    shown = nb.effective_conductances(devices, ohms)
+    torch.testing.assert_close(turned, shown.flip(0, 1).T, rtol=1e-10, atol=0)
+    total = shown.sum()
+    assert nb.effective_conductances(devices, 31.0).sum() < total < devices.sum()
+    for i, j in itertools.product(range(8), range(5)):
+        more = devices.clone()
+        more[i, j] *= 1.5
+        assert nb.effective_conductances(more, ohms).sum() > total
+    alike = nb.effective_conductances(torch.full((8, 5), 1e-3, dtype=torch.float64), ohms)
+    assert alike.argmax() == 7 * 5 and alike.argmin() == 4
 
 
-@pytest.mark.parametrize("tile_shape", [None, (5, 4)], ids=label)
-def test_rows_are_moved_to_the_best_of_all_orders(nb, tile_shape):
-    """On a small layer, against all orders of the rows of each tile, tried one by one."""
-    layer = nn.Sequential(nn.Linear(5, 4, bias=False))
-    with torch.no_grad():
-        layer[0].weight.copy_(torch.randn(4, 5, generator=torch.Generator().manual_seed(3)))
-    model = convert(nb, layer, tile_shape)
-    chip = nb.apply_device_faults(model, 0.3, 0.1, seed=2)
-    moved = nb.copy_memristive(chip)
-    nb.rearrange(moved, model)
-    cells = nb.weight_cells(crossbars_of(chip)[0]).view(5, 4)
-    planned, faulty, stuck = (
-        [part.reshape(-1)[cells] for part in parts]
-        for parts in (
-            conductances(model),
-            conductances(chip),
-            [nb.fault_map(c) for c in crossbars_of(chip)],
-        )
+@pytest.mark.parametrize("tile_shape", [(8, 6), None], ids=str)
+def test_wires_of_a_chip_are_those_of_its_tiles(nb, tile_shape):
+    """Each tile for itself, where weights are; the chip then answers with these conductances."""
+    model = nb.copy_memristive(nb.to_memristive(
+        linear(20, 9), nb.MemristorConfig(tile_shape=tile_shape, adc_resolution=None)
+    ))  # fmt: skip
+    chip = nb.copy_memristive(model)
+    nb.put_wires(chip, 200.0)
+    height, width = tile_shape or (20, 9)
+    pair = []
+    for array, before in zip(arrays_of(chip), arrays_of(model), strict=True):
+        expected = torch.empty(20, 9)
+        for r, c in itertools.product(range(0, 20, height), range(0, 9, width)):
+            tile = np.s_[r : r + height, c : c + width]
+            expected[tile] = torch.from_numpy(nodal(in_use(before)[tile].double().numpy(), 200.0))
+        torch.testing.assert_close(in_use(array), expected, rtol=1e-5, atol=0)
+        assert relative_error(expected, in_use(before)) > 0.01
+        pair.append(expected)
+        changed = array.conductance_matrix != before.conductance_matrix
+        assert changed.sum() == in_use(array, changed).sum()
+    inputs, largest = torch.rand(4, 20), model[0].weight.abs().max()
+    answer = inputs @ (pair[0] - pair[1]) * largest / (HIGHEST - LOWEST)
+    torch.testing.assert_close(ask(chip, inputs), answer, rtol=1e-3, atol=1e-4)
+
+
+# Converters of fixed range
+
+
+TABLE = {  # codes of 3 bits and range 2: steps of .5, from -4 to 3
+    -9.0: -2.0,
+    -2.0: -2.0,
+    -1.76: -2.0,
+    -1.74: -1.5,
+    -0.26: -0.5,
+    -0.25: 0.0,  # half-way codes go up
+    0.0: 0.0,
+    0.24: 0.0,
+    0.25: 0.5,
+    1.1: 1.0,
+    1.5: 1.5,
+    1.9: 1.5,
+    2.0: 1.5,
+    7.0: 1.5,
+}
+
+
+def test_an_output_converter_of_fixed_range_by_hand(nb):
+    """In both ways; also for a row of equal values, which MemTorch's own range lets pass."""
+    currents, expected = (torch.tensor(list(side)) for side in (TABLE, TABLE.values()))
+    assert torch.equal(nb.adc(currents, 3, adc_range=2.0), expected)
+    assert torch.equal(nb.adc(currents[:, None], 3, adc_range=2.0), expected[:, None])
+    for loop in {nb.compiled_adc or nb.adc_loop, nb.adc_loop}:
+        total = np.full((1, 1, len(TABLE)), 5, np.float32)
+        loop(currents.numpy()[None, None, None, None], 3, False, 0.5, total)
+        assert torch.equal(torch.from_numpy(total[0, 0]), expected)
+
+
+def test_a_fixed_range_in_a_layer(nb):
+    """Every tile is read by its own converter; what saturates does so there."""
+    chip = nb.to_memristive(
+        linear(4, 2), nb.MemristorConfig(tile_shape=(2, 2), restore_scale=False)
     )
-    best = np.inf
-    for order in itertools.permutations(range(5)):
-        trial = nb.copy_memristive(model)
-        for c, plan, now, fault in zip(crossbars_of(trial), planned, faulty, stuck, strict=True):
-            lines = torch.tensor(order)
-            c.conductance_matrix.view(-1)[cells] = torch.where(fault[lines], now[lines], plan)
-            c.fault_map.view(-1)[cells] = fault[lines]
-        best = min(best, left_over(nb, trial, model)[0].sum().item())
-    before = left_over(nb, chip, model)[0].sum().item()
-    assert left_over(nb, moved, model)[0].sum().item() == pytest.approx(best, rel=1e-4)
-    assert best < 0.9 * before
-    # The same devices are stuck, in another order of lines.
-    for old, new in zip(crossbars_of(chip), crossbars_of(moved), strict=True):
-        old, new = (nb.fault_map(c).view(-1)[cells] for c in (old, new))
-        assert sorted(map(tuple, old.tolist())) == sorted(map(tuple, new.tolist()))
+    layer = chip[0]
+    layer.transform_output, layer.max_input_voltage = (lambda currents: currents), None
+    layer.crossbars[0].conductance_matrix = torch.tensor(
+        [[[1.0, 2.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 5.0]]]
+    )
+    layer.crossbars[1].conductance_matrix = torch.zeros(2, 2, 2)
+    layer.adc_range, layer.ADC_resolution = 4.0, 3  # codes -4 to 3, steps of 1
+    answers = fast(nb, chip, torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.4, 0.2, -2.0, -0.1]]))
+    assert answers.tolist() == [[1 + 3, 3 + 3], [0 - 4, 1 + 0]]
 
 
-def test_rows_stay_within_their_tile(nb):
-    """Faults in the first tile of rows only: the second keeps its plan."""
-    model = halfway(nb, (8, 8))
-    chip = nb.copy_memristive(model)
-    crossbar = chip.fc1.crossbars[0]
-    first = nb.weight_cells(crossbar).view(crossbar.rows, crossbar.columns)[:8]
-    crossbar.conductance_matrix.view(-1)[first[::2]] = 1 / R_ON
-    crossbar.fault_map.view(-1)[first[::2]] = True
-    nb.rearrange(chip, model)
-    changed = nb.fault_map(crossbar).view(-1)[nb.weight_cells(crossbar)]
-    assert changed.view(crossbar.rows, -1)[8:].sum() == 0 and changed.sum() == first[::2].numel()
+def test_an_input_converter_of_fixed_range_by_hand(nb):
+    """Two bits over inputs up to 6: 0, 2, 4 and 6, as voltages up to .3; then back."""
+    fixed = nb.FixedRange(gain=10.0, voltage=0.3, largest=6.0, bits=2)
+    inputs = torch.tensor([[-3.0, 0.0, 0.9, 1.1], [2.9, 3.1, 5.1, 99.0]])
+    volts = fixed.encode(None, inputs)
+    torch.testing.assert_close(volts, torch.tensor([[0, 0, 0, 0.1], [0.1, 0.2, 0.3, 0.3]]))
+    restored = torch.tensor([[0.0, 0, 0, 20], [20, 40, 60, 60]])
+    torch.testing.assert_close(fixed.restore(volts), restored)
 
 
-def test_copies_fill_idle_columns(nb):
-    """As many as fit into the tile's width, at most four; one where tiles are narrower or none."""
-    chip = converted(nb, "attributes", (8, 8))
-    columns = [layer.crossbars[0].columns for layer in layers_of(chip)]
-    assert len(set(columns)) > 1
-    for width in (8, 16, 100):
-        chip = converted(nb, "attributes", (8, width))
-        expected = [max(1, min(4, width // count)) for count in columns]
-        assert [nb.copies_that_fit(layer) for layer in layers_of(chip)] == expected
-    untiled = layers_of(converted(nb, "attributes", None))
-    assert {nb.copies_that_fit(layer) for layer in untiled} == {1}
-    assignment = nb.to_memristive(nb.CNN(), nb.MemristorConfig())
-    assert [nb.copies_that_fit(layer) for layer in layers_of(assignment)] == [4, 2, 2, 4]
-
-
-def test_a_stuck_device_counts_for_one_of_its_copies(nb):
-    """Of two that fit, one stuck counts half, both fully; where none fits, nothing is changed."""
-    model = halfway(nb, (8, 16))
-    layer = model.fc1
-    width = 2 * layer.crossbars[0].columns
-    model = halfway(nb, (8, width))
-    assert nb.copies_that_fit(model.fc1) == 2
-    chip, spares = nb.copy_memristive(model), [nb.copy_memristive(model) for _ in range(3)]
-    cells = nb.weight_cells(chip.fc1.crossbars[0])
-    before = model.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
-    for one in (chip, *spares):
-        one.fc1.crossbars[0].conductance_matrix.view(-1)[cells[0]] = 1 / R_ON
-    for one in (chip, *spares[1:]):  # of the spare ones, only the first has a part
-        one.fc1.crossbars[0].conductance_matrix.view(-1)[cells[1]] = 1 / R_ON
-    nb.fill_idle_columns(chip, lambda number: spares[number - 1])
-    after = chip.fc1.crossbars[0].conductance_matrix.view(-1)[cells]
-    assert after[0].item() == pytest.approx(1 / R_ON)
-    assert after[1].item() == pytest.approx((1 / R_ON + before[1].item()) / 2)
-    assert torch.equal(after[2:], before[2:])
-    alone = nb.copy_memristive(halfway(nb, (8, 2)))
-    held = conductances(alone)
-    nb.fill_idle_columns(alone, lambda number: pytest.fail("no copy fits"))
-    assert all(map(torch.equal, conductances(alone), held))
-
-
-def test_spare_chips_break_on_their_own(nb):
-    """Every spare chip, of every draw and label, has devices of its own stuck; asked for again, it
-    is the same."""
-    model, wear = halfway(nb, (8, 8)), nb.Wear(low=0.2)
-    chips = {
-        (label, draw, number): nb.spares(model, wear, label, draw)(number)
-        for label, draw, number in itertools.product(("low 20%", "choice"), (0, 1), (1, 2, 3))
-    }
-    for one, other in itertools.combinations(chips.values(), 2):
-        assert not torch.equal(conductances(one)[0], conductances(other)[0])
-    again = nb.spares(model, wear, "choice", 1)(3)
-    assert all(map(torch.equal, conductances(again), conductances(chips["choice", 1, 3])))
-
-
-def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
-    """Columns whose currents were scaled and shifted answer as before, layer after layer."""
-    net = network("attributes")
-    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
-    images, before = pictures(60), None
-    before = run(chip, images[:5])
-    for layer in (chip.conv1, chip.fc2):
-        columns = layer.crossbars[0].columns
-        factor, offset = torch.linspace(0.5, 2, columns), torch.linspace(-1, 1, columns)
-        layer.transform_output = nb.Corrected(layer.transform_output, factor, offset)
-    assert relative_error(run(chip, images[:5])[0], before[0]) > 0.1
-    nb.calibrate(chip, net, images)
-    assert relative_error(run(chip, images[:5])[0], before[0]) < 1e-3
-    assert not any(module._forward_hooks for module in (*chip.modules(), *net.modules()))
-
-
-def test_repairs_ask_the_first_training_images(nb, environments, tmp_path):
-    """As many as are wanted, as floats in [0, 1]."""
-    first = environments["train1"].first(9)
-    nb.save_environment(first, tmp_path / "ColoredMNIST" / "train1.pt", seed=0)
-    images = nb.training_images(4, tmp_path)
-    assert torch.equal(images, first.images[:4] / 255) and images.max() == 1
-
-
-def test_points_lost_by_hand(nb):
-    """In per cent of the base's images, each chip for itself."""
-    chips = {"low": {"map": {"accuracy_all": {"runs": [0.5, 0.7]}}}}
-    lost = nb.points_lost(chips, 0.75, "map")["low"]
-    assert lost["runs"] == pytest.approx([25, 5]) and lost["n"] == 2
-    assert (lost["mean"], lost["sd"]) == pytest.approx((15, 200**0.5))
-
-
-def test_a_common_gain_undoes_a_common_loss(nb):
-    """Conductances that all lost a tenth answer as before."""
-    model = converted(nb, "attributes", (8, 8), adc_resolution=None)
-    chip = nb.copy_memristive(model)
-    for crossbar in crossbars_of(chip):
-        crossbar.conductance_matrix.mul_(0.9)
-    images = pictures()
-    expected = run(model, images)
-    assert relative_error(run(chip, images)[0], expected[0]) > 0.01
-    nb.regain(chip, model)
-    assert relative_error(run(chip, images)[0], expected[0]) < 1e-5
-
-
-@pytest.mark.parametrize(
-    "how",
-    [
-        "nothing",
-        "gain",
-        "redundancy",
-        "redundancy and calibration",
-        "calibration",
-        "map",
-        "map and rows",
-        "map and calibration",
-        "map, rows, calibration",
-    ],
-)
-def test_repairs_work_on_a_copy(nb, how):
-    """The worn chip and its plan keep their conductances and answers; each
-    repair does what its name says."""
-    net = network("attributes")
-    model, images = converted(nb, "attributes", (8, 16)), pictures(20)
-    chip = nb.worn(model, nb.Wear(low=0.1), seed=0)
-    before, answers = conductances(chip), run(chip, images)
-    spare = nb.spares(model, nb.Wear(low=0.1), "low", 0)
-    assert how in nb.REPAIRS
-    fixed = nb.repaired(chip, model, net, images, how, spare)
-    assert all(map(torch.equal, conductances(chip), before))
-    assert all(map(torch.equal, run(chip, images), answers))
-    assert (how == "nothing") == all(map(torch.equal, run(fixed, images), answers))
-    corrected = {isinstance(layer.transform_output, nb.Corrected) for layer in layers_of(fixed)}
-    assert corrected == {"calibration" in how or how == "gain"}
-    written = not all(map(torch.equal, conductances(fixed), before))
-    assert written == ("map" in how or "redundancy" in how)
-
-
-# Ranges and layers
+@pytest.mark.parametrize("tile_shape", [(8, 8), None], ids=str)
+def test_ranges_are_fixed_on_images_of_the_intended_model(nb, tile_shape):
+    """The largest input of each layer and the largest current of any of its tiles, computed here
+    position by position; the same for a broken chip; nothing but the chip changes."""
+    model, images = converted(nb, "wide", tile_shape, adc_resolution=None), pictures(12)
+    chip, before = nb.apply_device_faults(model, 0.3, 0.0, seed=0), conductances(model)
+    answers = ask(model, images)
+    nb.fix_ranges(chip, model, images, 4)
+    hidden = torch.relu(ask(small("wide")[0], images))
+    inputs = [images, hidden.flatten(1)]
+    for number, (layer, x) in enumerate(zip(layers_of(model), inputs, strict=True)):
+        largest = x.max().item()
+        codes = (x / largest * 15).round() / 15 * 0.3
+        if number == 0:  # 2 x 2 windows, stride 2, one row of padding above and below
+            codes = F.pad(codes, (0, 0, 1, 1))
+            codes = torch.stack([
+                image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten()
+                for image in codes for i in range(4) for j in range(3)
+            ])  # fmt: skip
+        weights = in_use(layer.crossbars[0]) - in_use(layer.crossbars[1])
+        height = tile_shape[0] if tile_shape else len(weights)
+        most = max(
+            (codes[:, r : r + height] @ weights[r : r + height]).abs().max().item()
+            for r in range(0, len(weights), height)
+        )
+        mine = layers_of(chip)[number]
+        assert mine.adc_range == pytest.approx(most, rel=1e-4) and mine.ADC_resolution == 4
+        top = mine.scaling_routine(mine, torch.tensor([[0.0, largest, 10 * largest]])).tolist()
+        assert top[0] == pytest.approx([0, 0.3, 0.3])
+    assert torch.equal(ask(model, images), answers)
+    assert all(map(torch.equal, conductances(model), before))
 
 
 def test_fixed_ranges_saturate_and_are_right_below(nb):
-    """Within the range of the calibration images the answer is the software's."""
-    net = network("attributes")
-    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
-    images = pictures()
-    nb.fix_ranges(chip, images)
-    with torch.no_grad():
-        assert relative_error(chip(images), net(images)) < 1e-5
-        assert relative_error(chip(images / 7), net(images / 7)) < 1e-5
-        assert relative_error(chip(3 * images), net(3 * images)) > 0.05
+    """Within the range of the calibration images answers are the software's, up to the steps of
+    many bits; twice as large ones are cut off; few bits are coarse."""
+    network, images, errors = small("wide"), pictures(12), {}
+    for bits in (3, 8, 14):
+        chip = converted(nb, "wide")
+        nb.fix_ranges(chip, converted(nb, "wide"), images, bits)
+        errors[bits] = relative_error(fast(nb, chip, images), ask(network, images))
+    assert errors[14] < 2e-3 < errors[8] < 0.05 < errors[3]
+    assert_same(fast(nb, chip, images[2:3]), fast(nb, chip, images)[2:3], 14)
+    saturated = fast(nb, chip, 3 * images)
+    assert relative_error(saturated, ask(network, 3 * images)) > 0.1
 
 
-def test_signals_tell_lost_scale_from_bias(nb):
-    """A layer that answers W x / 4 + b has gain 1/4; a right one has gain 1 and no error."""
-    net = nn.Sequential(nn.Flatten(), nn.Linear(72, 5))
-    chip = nb.to_memristive(net, nb.MemristorConfig(adc_resolution=None, tile_shape=(8, 8)))
-    images = pictures()
-    wrap = [nn.Sequential(nn.Flatten(), layer[1]) for layer in (net, chip)]
-    del wrap[0][0], wrap[1][0]  # only the layer itself is a child
-    (row,) = nb.layer_signals(*wrap, images.flatten(1)).values()
-    assert row["gain"] == pytest.approx(1, abs=1e-5) and row["error"] < 1e-5
-    before = chip[1].transform_output
-    chip[1].transform_output = lambda currents: before(currents) / 4
-    (row,) = nb.layer_signals(*wrap, images.flatten(1)).values()
-    with torch.no_grad():
-        signal, out = net[1].weight @ images.flatten(1).T, net(images)
-    assert row["gain"] == pytest.approx(0.25, abs=1e-5)
-    assert row["error"] == pytest.approx((0.75 * signal.norm() / out.norm()).item(), rel=1e-4)
+# Cures that a chip is given
 
 
-def test_a_device_switches_both_ways_and_numpy_is_left_alone(nb):
-    """Beyond the thresholds resistance moves, up for positive and down for negative voltages;
-    below it stays; numpy's error handling is as before."""
-    config, start, errors = nb.MemristorConfig(), 1e6, np.geterr()
-    ends = {v: nb.device_response(config, np.full(50, v), start)[1] for v in (1.0, -1.0, 0.01)}
-    assert ends[1.0] > 1.2 * start and ends[-1.0] < 0.8 * start
-    assert ends[0.01] == pytest.approx(start)
-    assert np.geterr() == errors
-    currents, _ = nb.device_response(config, np.full(1, 0.01), start)
-    assert currents[0] == pytest.approx(0.01 / start, rel=1e-3)
+def test_copies_fill_idle_columns(nb, assignment):
+    """As many as fit into the tile's width, at most four; one where tiles are narrower or none. All
+    hold what the first holds; the argument has none."""
+    for width in (2, 8, 16, 100):
+        model = converted(nb, tile_shape=(8, width))
+        chip = nb.with_copies(model)
+        expected = [max(1, min(4, width // a.columns)) for a in arrays_of(chip)[::2]]
+        assert [layer.copies for layer in layers_of(chip)] == expected
+        for layer, before in zip(layers_of(chip), layers_of(model), strict=True):
+            for array, old in zip(layer.crossbars, before.crossbars, strict=True):
+                held = array.conductance_matrix.view(-1)[nb.cells_of(layer, array)]
+                assert torch.equal(held, in_use(old).repeat(1, layer.copies))
+        assert not any(hasattr(layer, "copies") for layer in layers_of(model))
+    untiled = nb.with_copies(converted(nb, tile_shape=None))
+    assert {layer.copies for layer in layers_of(untiled)} == {1}
+    assert [layer.copies for layer in layers_of(nb.with_copies(assignment[1]))] == [4, 2, 2, 4]
 
 
-def test_a_mended_trap_is_reported(nb, capsys):
-    """What no longer holds fails, with the statement; what does is printed."""
-    nb.still_so("water is wet", True)
-    assert capsys.readouterr().out == "water is wet\n"
-    with pytest.raises(AssertionError, match=r"MemTorch has changed.*water is wet"):
-        nb.still_so("water is wet", False)
+def test_copying_and_joining_changes_nothing_on_a_whole_chip(nb):
+    """Neither conductances in use nor answers, in MemTorch's own forward as in ours."""
+    for kind, balanced in itertools.product(KINDS, (False, True)):
+        model, images = converted(nb, kind, (16, 20), balanced=balanced), pictures()
+        chip = nb.with_copies(model)
+        nb.join_copies(chip)
+        for array, old in zip(arrays_of(chip), arrays_of(model), strict=True):
+            torch.testing.assert_close(in_use(array), in_use(old), rtol=1e-6, atol=0)
+        assert relative_error(ask(chip, images), ask(model, images)) < 1e-2
+        assert_same(fast(nb, chip, images), ask(chip, images), 8)
 
 
-# The assignment's network
+def test_copies_break_apart_and_count_as_their_mean(nb):
+    """Each device of each copy by itself, as many as promised; a stuck one counts for its part."""
+    plan = nb.with_copies(halfway(nb, (16, 20), "wide"))
+    chip = nb.worn(plan, nb.Wear(low=0.3), seed=0)
+    joined = nb.copy_memristive(chip)
+    nb.join_copies(joined)
+    copies = [layer.copies for layer in layers_of(plan)]
+    assert copies == [1, 2]
+    for layer, whole in zip(layers_of(chip), layers_of(joined), strict=True):
+        for array, mean in zip(layer.crossbars, whole.crossbars, strict=True):
+            held = array.conductance_matrix.view(-1)[nb.cells_of(layer, array)]
+            parts = held.split(array.columns, 1)
+            broken = [part > 0.99 * HIGHEST for part in parts]
+            assert sum(b.sum() for b in broken) == round(0.3 * held.numel())
+            assert all(not torch.equal(a, b) for a, b in itertools.combinations(broken, 2))
+            torch.testing.assert_close(in_use(mean), sum(parts) / len(parts))
+    last = joined[2][1].crossbars[0]  # besides the cells in use nothing conducts in the others
+    idle = nb.cells_of(layers_of(chip)[1], last)[:, last.columns :]
+    assert not last.conductance_matrix.view(-1)[idle].any() and layers_of(joined)[1].copies == 1
 
 
-def test_the_assignments_network_is_fast_and_the_same(nb):
-    """CNN() with the default configuration: MemTorch's numbers, many times faster.
+def dead(nb, chip, number, where, column, value, copy=0):
+    """Let a column of the first row of tiles of a layer's array die, in one of its copies."""
+    layer = layers_of(chip)[number]
+    array = layer.crossbars[where]
+    line = nb.cells_of(layer, array)[: layer.tile_shape[0], copy * array.columns + column]
+    array.conductance_matrix.view(-1)[line] = value
 
-    The promise is 20 times; a machine that does something else meanwhile gets 10.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        net, images = nb.CNN(), torch.rand(128, 3, 28, 28)
-        images[:, 2], images[::2, 0], images[1::2, 1] = 0, 0, 0
-        model = nb.to_memristive(net, nb.MemristorConfig())
 
-    def timed(batch):
-        began = time.perf_counter()
-        with torch.no_grad():
-            output = model(batch)
-        return (time.perf_counter() - began) / len(batch), output
+@pytest.mark.parametrize("value", [HIGHEST, LOWEST], ids=["low", "high"])
+def test_dead_columns_of_balanced_pairs_are_restored(nb, value):
+    """From their partners, exactly, in whichever array and tile; a pair that is dead on both sides
+    is left with weights of zero."""
+    model, images = converted(nb, "wide", (16, 8), balanced=True), pictures()
+    chip = nb.copy_memristive(model)
+    for place in ((0, 0, 2), (0, 1, 3), (1, 1, 0), (1, 0, 6)):
+        dead(nb, chip, *place, value)
+    assert relative_error(ask(chip, images), ask(model, images)) > 0.1
+    nb.mend_columns(chip, True)
+    for array, old in zip(arrays_of(chip), arrays_of(model), strict=True):
+        torch.testing.assert_close(in_use(array), in_use(old), rtol=0, atol=1e-6 * HIGHEST)
+    nb.join_copies(chip)
+    assert relative_error(ask(chip, images), ask(model, images)) < 1e-2
+    for where in (0, 1):
+        dead(nb, chip, 1, where, 4, value)
+    nb.mend_columns(chip, True)
+    positive, negative = (in_use(array) for array in chip[2][1].crossbars)
+    assert not (positive - negative)[:16, 4].any() and (positive - negative)[16:, 4].any()
 
+
+def test_dead_columns_of_other_pairs_count_as_zero_weights(nb):
+    """The weights that the dead device held become zero; no weight turns round or grows."""
+    model = converted(nb, "wide", (16, 8))
+    planned = [[in_use(array) for array in layer.crossbars] for layer in layers_of(model)][1]
+    for where, sign in ((0, 1), (1, -1)):
+        chip = nb.copy_memristive(model)
+        dead(nb, chip, 1, where, 3, HIGHEST)
+        nb.mend_columns(chip, False)
+        held = [in_use(array) for array in layers_of(chip)[1].crossbars]
+        wanted, found = planned[0] - planned[1], held[0] - held[1]
+        lost = sign * wanted[:16, 3] > 0
+        assert lost.any() and not lost.all() and found[:16, 3][lost].abs().max() < 1e-12
+        assert (found[:16, 3] * wanted[:16, 3] >= 0).all()
+        assert (found[:16, 3].abs() <= wanted[:16, 3].abs() + 1e-12).all()
+        found[:16, 3] = wanted[:16, 3]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6 * HIGHEST)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_sound_chip_is_not_mended(nb, balanced):
+    """Nor one with devices stuck singly: no conductance moves, with and without copies."""
+    model = converted(nb, "wide", (16, 20), balanced=balanced)
+    for plan, low in itertools.product((model, nb.with_copies(model)), (0.0, 0.2)):
+        chip = nb.worn(plan, nb.Wear(low=low, high=low / 2), seed=0)
+        before, joined = conductances(chip), nb.copy_memristive(chip)
+        nb.mend_columns(chip, balanced)
+        for found, old in zip(conductances(chip), before, strict=True):
+            torch.testing.assert_close(found, old, rtol=0, atol=1e-6 * HIGHEST)
+        for one in (chip, joined):
+            nb.join_copies(one)
+        for found, old in zip(conductances(chip), conductances(joined), strict=True):
+            torch.testing.assert_close(found, old, rtol=0, atol=1e-6 * HIGHEST)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_copy_is_preferred_to_mending(nb, balanced):
+    """A copy whose column is dead is left out, with its partner, whatever that one holds; where
+    every copy is dead, each is mended from its own partner."""
+    model = converted(nb, "wide", (16, 20), balanced=balanced)
+    chip = nb.with_copies(model)
+    layer, untouched = layers_of(chip)[1], layers_of(model)[1]
+    assert layer.copies == 2
+    dead(nb, chip, 1, 0, 2, HIGHEST, copy=0)
+    dead(nb, chip, 1, 1, 5, LOWEST if balanced else HIGHEST, copy=1)
+    for where, copy_, column in ((1, 0, 2), (0, 1, 5)):  # partners that would tell nonsense
+        line = nb.cells_of(layer, layer.crossbars[where])[:16, copy_ * 7 + column]
+        layer.crossbars[where].conductance_matrix.view(-1)[line[::2]] = 0.3 * HIGHEST
+    nb.mend_columns(chip, balanced)
+    nb.join_copies(chip)
+    for array, old in zip(layers_of(chip)[1].crossbars, untouched.crossbars, strict=True):
+        torch.testing.assert_close(in_use(array), in_use(old), rtol=0, atol=1e-6 * HIGHEST)
+    assert layers_of(chip)[1].copies == 1
+    if balanced:
+        chip = nb.with_copies(model)
+        for where, copy_ in ((0, 0), (1, 1)):
+            dead(nb, chip, 1, where, 2, HIGHEST, copy=copy_)
+        nb.mend_columns(chip, True)
+        nb.join_copies(chip)
+        for array, old in zip(layers_of(chip)[1].crossbars, untouched.crossbars, strict=True):
+            torch.testing.assert_close(in_use(array), in_use(old), rtol=0, atol=1e-6 * HIGHEST)
+
+
+def test_dead_columns_are_found_through_wires(nb):
+    """A column at low resistance reads a quarter less behind wires, and is mended all the same."""
+    network, inputs = linear(128, 10), torch.rand(8, 128)
+    model = nb.to_memristive(network, nb.MemristorConfig(balanced=True, adc_resolution=None))
+    columns = (("columns", 0.2, "low"),)
+    expected, broken, mended = (
+        ask(nb.cured(model, network, nb.Wear(groups=groups, ohms=1.0), 0, cures, None), inputs)
+        for groups, cures in (((), ()), (columns, ()), (columns, ("columns",)))
+    )
+    assert relative_error(broken, expected) > 1
+    assert relative_error(mended, expected) < 0.02
+
+
+def test_compensation_by_hand(nb):
+    """One weight a pair: stuck low, stuck high, out of reach, stuck twice; a device that was
+    written inexactly is no fault."""
+    model = nb.copy_memristive(nb.to_memristive(linear(3, 4), nb.MemristorConfig(tile_shape=None)))
+    g = HIGHEST
+    for array in arrays_of(model):
+        array.conductance_matrix.fill_(LOWEST)
+    arrays_of(model)[0].conductance_matrix[0] = 0.6 * g
+    chip = nb.copy_memristive(model)
+    plus, minus = (array.conductance_matrix for array in arrays_of(chip))
+    for array, columns in zip(arrays_of(chip), ([0, 1, 3], [2, 3]), strict=True):
+        array.stuck[0, columns] = True
+    plus[0, 0] = g  # too much: the other takes g - .6 g
+    plus[0, 1] = LOWEST  # nothing left: the other would have to be negative
+    minus[0, 2] = g  # takes all: the healthy one can only give g
+    plus[0, 3], minus[0, 3] = g, g  # both stuck: nothing to be done
+    plus[1, 0] = 0.3 * g  # written inexactly, not stuck
+    nb.compensate(chip, model)
+    assert torch.allclose(plus[0], torch.tensor([g, LOWEST, g, g]), atol=1e-9)
+    assert torch.allclose(minus[0], torch.tensor([0.4 * g + LOWEST, LOWEST, g, g]), atol=1e-9)
+    assert (plus[1, 0].item(), minus[1, 0].item()) == pytest.approx((0.3 * g, LOWEST))
+    assert (plus[2] == plus[2, 0]).all() and plus[2, 0].item() == pytest.approx(LOWEST)
+
+
+def left_over(nb, chip, model):
+    """The squared error of the differences that a chip of one layer holds after `compensate`, by
+    row, in units of the largest conductance."""
+    chip = nb.copy_memristive(chip)
+    nb.compensate(chip, model)
+    (a, b), (c, d) = ([in_use(x).double() for x in arrays_of(m)] for m in (chip, model))
+    return ((a - b - (c - d)) / HIGHEST).square().sum(1)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("tile_shape", [None, (5, 4)], ids=str)
+def test_rows_are_moved_to_the_best_of_all_orders(nb, tile_shape, balanced):
+    """On a small layer, against all orders of rows, each tried on the chip; the same devices are
+    stuck at the same values, in another order of lines."""
+    config = nb.MemristorConfig(tile_shape=tile_shape, balanced=balanced)
+    model = nb.copy_memristive(nb.to_memristive(linear(5, 4, seed=3), config))
+    chip = nb.apply_device_faults(model, 0.3, 0.1, seed=2)
+    moved = nb.copy_memristive(chip)
+    nb.rearrange(moved, model)
+    best = math.inf
+    for order in itertools.permutations(range(5)):
+        trial, lines = nb.copy_memristive(model), list(order)
+        for (layer, array), broken in zip(nb.arrays_of(trial), arrays_of(chip), strict=True):
+            fault = in_use(broken, broken.stuck)[lines]
+            set_cells(layer, array, torch.where(fault, in_use(broken)[lines], in_use(array)), nb)
+            array.stuck.view(-1)[nb.cells_of(layer, array)] = fault
+        best = min(best, left_over(nb, trial, model).sum().item())
+    found, before = (left_over(nb, c, model).sum().item() for c in (moved, chip))
+    assert found == pytest.approx(best, rel=1e-4, abs=1e-9) and best < 0.95 * before
+    for old, new in zip(arrays_of(chip), arrays_of(moved), strict=True):
+        lines = [sorted((in_use(a) * in_use(a, a.stuck)).tolist()) for a in (old, new)]
+        assert lines[0] == lines[1]  # 0 where a device is healthy
+
+
+def test_rows_stay_within_their_tile(nb):
+    """Faults in the first tile of rows only: the second keeps its plan, and no fault gets lost."""
+    model = converted(nb, "wide", (16, 8))
+    chip = nb.copy_memristive(model)
+    layer = layers_of(chip)[1]
+    array = layer.crossbars[0]
+    first = nb.cells_of(layer, array)[:16:2]
+    array.conductance_matrix.view(-1)[first] = HIGHEST
+    array.stuck.view(-1)[first] = True
+    nb.rearrange(chip, model)
+    marked = in_use(array, array.stuck)
+    assert not marked[16:].any() and marked.sum() == first.numel()
+    old = layers_of(model)[1].crossbars[0]
+    assert torch.equal(in_use(array)[16:], in_use(old)[16:])
+
+
+def test_a_common_gain_undoes_a_common_loss(nb):
+    """Conductances that hold weights all lost a half, in arrays most of which are idle: the chip
+    answers as before, with copies too."""
+    model, images = converted(nb, tile_shape=(64, 64), adc_resolution=None), pictures()
+    for make in (nb.copy_memristive, nb.with_copies):
+        chip = make(model)
+        for layer, array in nb.arrays_of(chip):
+            array.conductance_matrix.view(-1)[nb.cells_of(layer, array)] *= 0.5
+        if make is nb.with_copies:
+            nb.join_copies(chip)
+        assert relative_error(ask(chip, images), ask(model, images)) > 0.05
+        nb.regain(chip, model)
+        assert relative_error(ask(chip, images), ask(model, images)) < 1e-4
+
+
+def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
+    """Columns whose currents were scaled and shifted answer as before, in one layer after the
+    other; on images that it has not seen too."""
+    network, chip = small(), converted(nb, adc_resolution=None)
+    fresh = pictures(20, seed=9)
+    for layer in (layers_of(chip)[0], layers_of(chip)[3]):
+        columns = layer.crossbars[0].columns
+        factor, offset = torch.linspace(0.5, 2, columns), torch.linspace(-1, 1, columns)
+        layer.transform_output = nb.Corrected(layer.transform_output, factor, offset)
+    assert relative_error(ask(chip, fresh), ask(network, fresh)) > 0.1
+    nb.calibrate(chip, network, pictures(60))
+    assert relative_error(ask(chip, fresh), ask(network, fresh)) < 1e-3
+    assert is_bare(chip) and is_bare(network)
+
+
+def test_calibration_of_a_broken_chip_helps(nb):
+    """It is the least-squares fit of each column of the first layer, and brings answers nearer."""
+    network, images = small("wide"), pictures(60)
+    chip = nb.apply_device_faults(converted(nb, "wide", adc_resolution=None), 0.1, 0.05, seed=1)
+    raw = ask(chip[0], images) - chip[0].bias.detach()[:, None, None]
+    before = relative_error(ask(chip, images), ask(network, images))
+    nb.calibrate(chip, network, images)
+    assert relative_error(ask(chip, images), ask(network, images)) < 0.8 * before
+    fitted = (ask(chip[0], images) - chip[0].bias.detach()[:, None, None]).transpose(0, 1)
+    wanted = ask(network[0], images) - network[0].bias.detach()[:, None, None]
+    for column in range(17):
+        x, y = (t[:, column].flatten().double().numpy() for t in (raw, wanted))
+        expected = np.polyval(np.polyfit(x, y, 1), x)
+        np.testing.assert_allclose(fitted[column].flatten(), expected, atol=2e-4)
+
+
+# All cures in their order
+
+
+def steps_by_hand(nb, model, network, wear, seed, cures, images):
+    """What `cured` promises, one step after the other."""
+    plan = nb.with_copies(model) if "copies" in cures else model
+    chip = nb.worn(plan, wear, seed)
+    if "map" in cures:
+        nb.rearrange(chip, plan)
+        nb.compensate(chip, plan)
+    if wear.ohms:
+        nb.put_wires(chip, wear.ohms)
+    if "columns" in cures:
+        nb.mend_columns(chip, model.config.balanced)
+    if "copies" in cures:
+        nb.join_copies(chip)
+    if wear.converters:
+        nb.fix_ranges(chip, model, images, wear.converters)
+    if "gain" in cures:
+        nb.regain(chip, model)
+    if "calibrate" in cures:
+        nb.calibrate(chip, network, images)
+    return chip
+
+
+@pytest.mark.parametrize(
+    "cures",
+    [(), ("copies",), ("map",), ("gain",), ("calibrate",), ("columns", "copies"), "all"],
+    ids=str,
+)
+def test_cures_are_done_in_their_order(nb, cures):
+    """As one step after the other by hand, in whatever order they are named; the intended model is
+    as before."""
+    model, images = converted(nb, "wide", (16, 20), balanced=True), pictures(20)
+    network, before = small("wide"), conductances(model)
+    cures = [cure for cure in nb.CURES if cure != "second"] if cures == "all" else cures
+    wear = nb.Wear(low=0.05, high=0.05, hours=1.0, converters=8, ohms=1.0)
+    chips = [
+        make(model, network, wear, 3, order, images)
+        for make, order in (
+            (functools.partial(steps_by_hand, nb), cures),
+            (nb.cured, cures),
+            (nb.cured, cures[::-1]),
+        )
+    ]
+    expected = fast(nb, chips[0], images)
+    for chip in chips[1:]:
+        assert all(map(torch.equal, conductances(chip), conductances(chips[0])))
+        assert torch.equal(fast(nb, chip, images), expected)
+    plain = fast(nb, nb.cured(model, network, wear, 3, (), images), images)
+    assert torch.equal(plain, expected) == (not cures)
+    assert all(map(torch.equal, conductances(model), before)) and is_bare(model)
+
+
+def test_noise_of_reading_comes_last_but_calibration_sees_it(nb):
+    """A cured chip that is read noisily answers anew each time, around the quiet one's answers; its
+    seed repeats it."""
+    model, images, network = converted(nb, "wide", adc_resolution=None), pictures(20), small("wide")
+    wear = nb.Wear(low=0.02, read_noise=0.01)
+    quiet = ask(nb.cured(model, network, nb.Wear(low=0.02), 3, (), images), images)
+    twins = [nb.cured(model, network, wear, 3, (), images) for _ in range(2)]
+    reads = [[ask(chip, images) for _ in range(30)] for chip in twins]
+    assert all(map(torch.equal, *reads)) and not torch.equal(*reads[0][:2])
+    assert relative_error(reads[0][0], quiet) > 3 * relative_error(sum(reads[0]) / 30, quiet)
+    nb.cured(model, network, wear, 3, ("calibrate",), images)
+    assert is_bare(model)
+
+
+def test_a_second_chip_is_another_one_and_probabilities_are_averaged(nb):
+    """Each as it would be alone; other cures are given to both."""
+    model, images, network = converted(nb, "wide"), pictures(8), small("wide")
+    pair = nb.cured(model, network, nb.Wear(low=0.1), 3, ("second", "calibrate"), images)
+    first, second = pair.chips
+    alone = nb.cured(model, network, nb.Wear(low=0.1), 3, ("calibrate",), images)
+    assert all(map(torch.equal, conductances(first), conductances(alone)))
+    assert not any(map(torch.equal, conductances(first), conductances(second)))
+    shares = [fast(nb, chip, images).softmax(1) for chip in (first, second)]
+    torch.testing.assert_close(fast(nb, pair, images).exp(), (shares[0] + shares[1]) / 2)
+    torch.testing.assert_close(shares[0], fast(nb, alone, images).softmax(1))
+
+
+# Measuring chips
+
+
+def some_images(nb, count, seed=0):
+    """An environment whose i-th image has the value i + 1 in one pixel."""
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 2, (count,), generator=draw)
+    is_red = torch.rand(count, generator=draw) < 0.5
+    shapes = torch.zeros(count, 28, 28, dtype=torch.uint8)
+    shapes[:, 3, 5] = torch.arange(count) + 1
+    return nb.Environment(nb.paint(shapes, is_red).contiguous(), labels, is_red)
+
+
+@pytest.fixture
+def run_folder(nb, tmp_path):
+    """The files of a tiny run: 47 test images, 9 training images, two networks of two kinds."""
+    for name, count in (("test", 47), ("train1", 9)):
+        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
+        nb.save_environment(some_images(nb, count), path, seed=0)
+    for number, name in enumerate(("backdoor", "backdoor-1", "hard", "hard-1")):
+        with torch.random.fork_rng():
+            torch.manual_seed(number)
+            nb.save_tensors(nb.CNN().state_dict(), tmp_path / "checkpoints" / f"{name}.pt")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("images", "expected"), [(99, 47), (5, 30)])
+def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expected):
+    """Every test image once, in the jobs of all networks and draws alike; cures may ask as many
+    training images as is said; a chip's seed depends on network and draw alone."""
+    asked, made = {}, []
+
+    def cured(intended, network, wear, seed, cures, shown):
+        made.append((seed, wear, tuple(cures), shown))
+        return len(made) - 1
+
+    def ask_chip(chip, pictures, shifted=False):
+        seed, wear, _, _ = made[chip]
+        job = (wear.low, wear.ohms, shifted)
+        asked.setdefault(job, {})[seed] = pictures[:, :, 3, 5].amax(1).tolist()
+        return {"red": f"{chip}"}
+
+    monkeypatch.setattr(nb, "cured", cured)
+    monkeypatch.setattr(nb, "ask_chip", ask_chip)
+    monkeypatch.setattr(nb, "to_memristive", lambda network, config: (network, config))
+    jobs = {
+        "few": (dataclasses.asdict(nb.Wear(low=0.1)), (), True),
+        "many": (dataclasses.asdict(nb.Wear(low=0.2)), ("map",), False),
+        "wires": (dataclasses.asdict(nb.Wear(ohms=1.0)), (), False),
+    }
+    for k in (0, 1):
+        value = nb.measure_chips("hard", k, jobs, (2, 3), images, 4, wires=1, root=run_folder)[
+            "found"
+        ]
+        assert {job: len(chips) for job, chips in value.items()} == {
+            "software": 3, "few": 3, "many": 3, "wires": 1,
+        }  # fmt: skip
+    few, many = asked[0.1, 0.0, True], asked[0.2, 0.0, False]
+    wires = asked[0.0, 1.0, False]
+    assert few == many and len(few) == 6 and len(wires) == 2
+    assert all(few[seed] == numbers for seed, numbers in wires.items())
+    numbers = sorted(itertools.chain(*few.values()))
+    assert len(numbers) == len(set(numbers)) == expected
+    if images == 99:
+        assert numbers == list(range(1, 48))
+    else:  # spread over the test, not its beginning alone
+        assert {len(part) for part in few.values()} == {5}
+    shown = made[0][3]
+    assert shown.shape == (4, 3, 28, 28)
+    assert shown.amax((1, 2, 3)).mul(255).round().tolist() == [1, 2, 3, 4]
+
+
+def test_a_chips_answers_are_the_networks(nb):
+    """In red, in green, by the formula, and for images moved by one pixel, all at once."""
     draw = torch.Generator().manual_seed(0)
-    for proportion in (0.0, 0.03):
-        for crossbar in crossbars_of(model):  # padding too, as MemTorch's own faults do
-            chosen = torch.rand(crossbar.conductance_matrix.shape, generator=draw) < proportion
-            crossbar.conductance_matrix[chosen] = 1 / R_ON
-        slow, reference = timed(images[:24])
-        with nb.fast_crossbars(model):
-            output = timed(images[:24])[1]
-            quick = min(timed(images)[0] for _ in range(3))
-        assert_same([output], [reference], 8)
-        assert torch.equal(output.argmax(1), reference.argmax(1))
-        if not proportion:
-            assert relative_error(reference, net(images[:24]).detach()) < 0.05
-            assert slow > 10 * quick, f"only {slow / quick:.0f} times faster"
+    share = torch.rand(30, 28, 1, generator=draw) ** 2
+    images = (255 * (torch.rand(30, 28, 28, generator=draw) < share)).to(torch.uint8)
+    environment = nb.paint(images, torch.rand(30, generator=draw) < 0.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        conv, last = nn.Conv2d(3, 4, 9, stride=5), nn.Linear(64, 2)
+    network = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), last)
+    logits = [nb.predict(network, x).log() for x in (environment, environment.flip(1).roll(2, 1))]
+    last.bias.data -= sum(logits).median(0).values / 2  # so that both classes are answered
+    chip = nb.to_memristive(network, nb.MemristorConfig(adc_resolution=None))
+    answers = nb.unpacked(nb.ask_chip(chip, environment, shifted=True), 30)
+    red, blank = torch.zeros(30, 3, 28, 28), torch.zeros(30, 3, 28, 28)
+    red[:, 0], blank[:, 1] = images / 255, images / 255
+    moved = torch.zeros_like(red)
+    moved[..., 1:], moved[..., 0] = red[..., :-1], red[..., -1]
+    shares = {name: ask(network, x).softmax(1) for name, x in (("red", red), ("green", blank))}
+    shares |= {"do": shares["red"] + shares["green"], "shifted": ask(network, moved)}
+    assert set(answers) == set(shares)
+    for name, share in shares.items():
+        assert torch.equal(answers[name], share.argmax(1)), name
+        assert 0 < share.argmax(1).sum() < 30
+    assert "shifted" not in nb.ask_chip(chip, environment) and is_bare(chip)
+
+
+def test_points_lost_by_hand(nb):
+    """Two networks of two chips: chip d of network k is number 2 k + d, is compared with the
+    software's average on its own images, and its shifts are counted there."""
+    count, total = 40, 4
+    test, draw = some_images(nb, count), random.Random(0)
+    place = torch.arange(count)  # both labels in both colours for every chip
+    test = nb.Environment(test.images, place // 4 % 2, place // 8 % 2 == 1)
+    clean = torch.tensor([draw.randrange(2) for _ in range(count)])
+    profile = nb.Profile(networks=2, draws=2, chip_images=8)
+
+    def answers(names):
+        return {name: torch.tensor([draw.randrange(2) for _ in range(8)]) for name in names}
+
+    given = {
+        (k, job): [answers(names) for _ in range(2)]
+        for k in range(2)
+        for job, names in (
+            ("software", ("red", "green", "do")),
+            ("low", ("red", "green", "do", "shifted")),
+        )
+    }
+    values = {f"chips x {k + 1}": {"found": {}} for k in range(2)}
+    for (k, job), chips in given.items():
+        values[f"chips x {k + 1}"]["found"][job] = [nb.packed(chip) for chip in chips]
+    table = nb.chip_table("x", values, profile, test, clean)
+    for k, d in itertools.product(range(2), range(2)):
+        places = list(range(2 * k + d, count, total))[:8]
+        chip, software = given[k, "low"][d], given[k, "software"][d]
+        own = [
+            (chip["red"] if test.is_red[i] else chip["green"])[n] == test.labels[i]
+            for n, i in enumerate(places)
+        ]
+        averaged = [chip["do"][n] == test.labels[i] for n, i in enumerate(places)]
+        base = [software["do"][n] == test.labels[i] for n, i in enumerate(places)]
+        row = table["low"][k][d]
+        assert row["lost"] == pytest.approx(100 * (sum(base) - sum(own)).item() / 8)
+        assert row["lost_do"] == pytest.approx(100 * (sum(base) - sum(averaged)).item() / 8)
+        moved = sum(a != b for a, b in zip(chip["shifted"], chip["red"], strict=True))
+        assert row["shifts"] == pytest.approx(moved.item() / 8)
+        assert "shifts" not in table["software"][k][d]
+        right = [chip[c][n] == clean[i] for c in ("red", "green") for n, i in enumerate(places)]
+        assert row["clean"] == pytest.approx(sum(right).item() / 16)
+
+
+def test_nested_means_by_hand(nb):
+    """Networks are the units: their means 2 and 6 give 4 +- sqrt(8 / 2); chips spread as all do."""
+    found = nb.nested([[{"x": 1}, {"x": 3}], [{"x": 4}, {"x": 8}]], "x")
+    assert (found["mean"], found["se"]) == (4, pytest.approx(2))
+    assert found["sd"] == pytest.approx((26 / 3) ** 0.5)
+    assert (found["n"], found["networks"], found["runs"]) == (4, 2, [1, 3, 4, 8])
+    alone = nb.nested([[{"x": 1}]], "x")
+    assert (alone["mean"], alone["se"], alone["sd"], alone["n"]) == (1, 0, 0, 1)
+
+
+# The appendix
+
+
+def test_traps_are_statements_with_a_verdict(nb):
+    """Each says whether MemTorch still behaves so, which this version does; a run of them leaves
+    generators and numpy's errors as they were."""
+    states, errors = rng_states(), np.geterr()
+    found = nb.traps(seed=5)
+    assert rng_states() == states and np.geterr() == errors
+    assert len(found) >= 6
+    for statement, still_so in found:
+        assert isinstance(statement, str) and type(still_so) is bool, statement
+        assert still_so, statement
+
+
+def test_a_mended_trap_is_told(nb, monkeypatch):
+    """By a MemTorch whose finite states work, the first verdict turns, and no other."""
+
+    def mended(chip, kind, **parameters):
+        chip = original(chip, kind, **parameters)
+        if kind == "FiniteConductanceStates":
+            chip[0].crossbars[0].conductance_matrix.mul_(0.9)
+        return chip
+
+    original = nb.with_nonideality
+    monkeypatch.setattr(nb, "with_nonideality", mended)
+    verdicts = [still_so for _, still_so in nb.traps(seed=5)]
+    assert not verdicts[0] and all(verdicts[1:])

@@ -11,43 +11,48 @@ from tools.files import ROOT, read_json
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
+
+def measured(mean, sd=0.0021, n=5):
+    """A summary as the notebook writes it."""
+    return {"mean": mean, "sd": sd, "n": n, "runs": [mean] * n}
+
+
+def step(name, title, mean, **more):
+    """A step as the notebook writes it."""
+    return {
+        "id": name,
+        "title": title,
+        "test_set": "20,000 images",
+        "accuracy": measured(mean, **more),
+    }
+
+
 RESULTS = {
     "profile": "full",
     "run_seconds": 431.6,
+    "resumed": False,
     "code_hash": "of this run",
+    "machine": {"cores": 2},
     "ceiling": {"test": 0.7512},
     "steps": [
-        {
-            "id": "erm",
-            "title": "ERM",
-            "test_set": "test, 20,000 images",
-            "accuracy": {"mean": 0.10449, "sd": 0.00213, "n": 5, "runs": [0.1] * 5},
-        },
-        {
-            "id": "stock",
-            "title": "Memristive",
-            "test_set": "test, 20,000 images",
-            "accuracy": {"mean": 0.5, "sd": None, "n": 1, "runs": [0.5]},
-        },
+        step("software_erm", "trained as usual", 0.10449),
+        step("software_erm_do", "averaged", 0.7213),
+        step("software_strata", "not shown in README", 0.7333),
+        step("software_backdoor_do", "headline", 0.7456),
+        step("memristors_stock", "on MemTorch", 0.5, sd=0.0, n=1),
+        step("broken_headline", "10% stuck", 0.6042),
+        step("broken_hardened", "30% stuck", 0.7399),
     ],
-    "methods": [{"id": "irm", "title": "IRM", "told": "environments"}],
-    "software": {
-        "irm": {
-            "accuracy": {"mean": 0.61, "sd": 0.02, "n": 3, "runs": [0.61] * 3},
-            "accuracy_do": {"mean": 0.68, "sd": 0.01, "n": 3, "runs": [0.68] * 3},
+    "fall": {
+        "sample": {
+            way: {"balanced": measured(mean)}
+            for way, mean in (
+                ("software", 0.593),
+                ("as the sample", 0.512),
+                ("scale restored", 0.592),
+            )
         }
     },
-    "share_of_ceiling": 0.98765,
-    "best_rung": {"rung": "last"},
-    "ladder": [
-        {"rung": "plain", "title": "weights"},
-        {
-            "rung": "last",
-            "title": "+ one more",
-            "test": {"mean": 0.7, "sd": 0.001, "n": 3, "runs": [0.7] * 3},
-            "test_do": {"mean": 0.75, "sd": 0.003, "n": 3, "runs": [0.75] * 3},
-        },
-    ],
 }
 EMPTY = "Above.\n<!-- results:steps -->\n<!-- /results -->\nBelow.\n"
 
@@ -56,11 +61,11 @@ EMPTY = "Above.\n<!-- results:steps -->\n<!-- /results -->\nBelow.\n"
 
 
 def test_steps_block_shows_mean_spread_and_count():
-    """A mean has its spread and count; a single measurement has no spread."""
+    """In per cent; a mean has its spread and count, a single measurement has no spread."""
     text = readme.fill(EMPTY, RESULTS, None)
-    assert "| ERM | test, 20,000 images | 0.1045 ± 0.0021 (5) |" in text
-    assert "| Memristive | test, 20,000 images | 0.5000 (1) |" in text
-    assert "0.7512" in text
+    assert "| trained as usual | 10.4 ± 0.2 (5) | 20,000 images |" in text
+    assert "| on MemTorch | 50.0 (1) | 20,000 images |" in text
+    assert "75.1%" in text and "not shown" not in text
     assert text.startswith("Above.\n") and text.endswith("\nBelow.\n")
 
 
@@ -70,29 +75,42 @@ def test_filling_again_changes_nothing_and_new_results_do():
     assert readme.fill(once, RESULTS, None) == once
     changed = copy.deepcopy(RESULTS)
     changed["steps"][0]["accuracy"]["mean"] = 0.2
-    assert "0.2000 ± 0.0021 (5)" in readme.fill(once, changed, None)
-    assert "0.1045" not in readme.fill(once, changed, None)
+    assert "20.0 ± 0.2 (5)" in readme.fill(once, changed, None)
+    assert "10.4" not in readme.fill(once, changed, None)
 
 
-def test_cures_block_has_a_column_for_each_fault():
-    """Points with two decimals, faults in the notebook's order."""
-    points = {"none": {"mean": -0.002, "n": 1}, "low 10%": {"mean": 1.234, "sd": 0.567, "n": 5}}
-    lost = {"points_lost": {"none at all": points}}
-    text = readme.fill(EMPTY.replace("steps", "cures"), RESULTS | lost, None)
-    assert "| cure | none | low 10% |" in text
-    assert "| none at all | 0.00 | 1.23 ± 0.57 |" in text
+def test_the_story_has_three_sentences_in_two_languages_with_the_same_numbers():
+    """Each number of the English sentence stands in the Chinese one beside it, and is measured."""
+    text = readme.fill(EMPTY.replace("steps", "story"), RESULTS, None)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| **")]
+    assert len(rows) == 3
+    for english, chinese in rows:
+        numbers = [re.findall(r"\d+\.\d%", part) for part in (english, chinese)]
+        assert numbers[0] == numbers[1] and len(numbers[0]) >= 2
+    assert "10.4% where colour misleads" in text and "51.2%" in text and "74.0%" in text
 
 
-def test_methods_block_says_what_each_is_told():
-    """One row a method: title, what it is told, plain and averaged."""
-    text = readme.fill(EMPTY.replace("steps", "methods"), RESULTS, None)
-    assert "| IRM | environments | 0.6100 ± 0.0200 (3) | 0.6800 ± 0.0100 (3) |" in text
-    assert "98.77%" in text and "(one more) reaches 93.18%, and 99.84%" in text
-    assert text.split("as well: ")[1].startswith("0.7500 ± 0.0030 (3).")
+def test_the_rates_in_the_story_are_those_of_the_steps():
+    """ "A tenth" and "three in ten" are words; the steps that they speak of say so too."""
+    results = committed("results")
+    titles = {s["id"]: s["title"] for s in results["steps"]}
+    assert "10%" in titles["broken_headline"] and "30%" in titles["broken_hardened"]
+
+
+def test_commands_block_says_how_long_they_take():
+    """By the bench if it timed this code, else by a run that reused nothing."""
+    empty = EMPTY.replace("steps", "commands")
+    assert "notebook: 7 minutes on 2 cores" in readme.fill(empty, RESULTS, None)
+    bench = {"full_seconds": 850.0, "full_code_hash": "of this run", "test_seconds": 600.0}
+    text = readme.fill(empty, RESULTS, bench)
+    assert "notebook: 14 minutes on 2 cores" in text and "checks: 10 minutes" in text
+    other = readme.fill(empty, RESULTS | {"resumed": True}, bench | {"full_code_hash": "another"})
+    assert other.count("not timed yet") == 1 and "14 minutes" not in other
+    assert readme.fill(empty, None, None).count("not timed yet") == 2
 
 
 def test_times_block_says_what_was_not_measured():
-    """Each quantity beside its budget; what is missing is said so and is no error."""
+    """What is missing is said so and is no error."""
     empty = EMPTY.replace("steps", "times")
     assert readme.fill(empty, RESULTS, None).count("not measured yet") == 6
     partly = {"date": "2026-01-02", "cpu_count": 2, "quick_seconds": 44.4}
@@ -122,11 +140,9 @@ def test_times_block_shows_the_benchmark():
     }
     empty = EMPTY.replace("steps", "times")
     text = readme.fill(empty, RESULTS, bench)
-    for row in ("| 201 s | 300 s |", "| 49 s | 60 s |", "| 543 s | 900 s |"):
-        assert row in text
-    for row in ("| 3.0 GB | 5.0 GB |", "| 4.6 GB | 5.0 GB |", "| 0.46 | 0.90 |"):
-        assert row in text
-    assert {"6,400", "96", "1,234", "211", "1.84"} <= set(re.findall(r"[\d,.]*\d", text))
+    for value in ("201 s", "49 s", "543 s", "3.0 GB", "4.6 GB", "0.46"):
+        assert f"| {value} |" in text
+    assert {"6,400", "96", "1,234", "211", "1.8"} <= set(re.findall(r"[\d,.]*\d", text))
     assert "earlier" not in text
     assert "earlier" in readme.fill(empty, RESULTS, bench | {"full_code_hash": "another"})
     same = bench | {"full_code_hash": RESULTS["code_hash"]}
@@ -155,12 +171,7 @@ def committed(name):
 def test_blocks_hold_the_committed_results():
     """`make readme` would change nothing."""
     assert committed("results"), "figures/results.json is missing: make run"
-    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == {
-        "steps",
-        "methods",
-        "cures",
-        "times",
-    }
+    assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == set(readme.BLOCKS)
     assert readme.fill(TEXT, committed("results"), committed("bench")) == TEXT
 
 
@@ -218,11 +229,22 @@ def test_links_and_pictures_exist(page):
     assert [link for link in relative if not (path.parent / link).exists()] == []
 
 
-def test_headline_figure_is_on_the_first_screen():
-    """What it is, and the figure, before anything else."""
-    first = "\n".join(TEXT.splitlines()[:20])
-    assert "](figures/accuracy_of_every_step.png)" in first
-    assert "make run" in first and "make test" in first
+def test_the_first_screen_says_it_all():
+    """Figure, sentences in two languages, commands, and where everything is."""
+    first = TEXT.split("\n## ")[0]
+    for part in (
+        "](figures/hero.png)", "make run ", "make test ", "results:story", "因果",
+        "](coloredmnist.ipynb)", "](report/report.pdf)", "](report/report.zh.pdf)",
+        "](slides/slides.pptx)", "](slides/slides.zh.pptx)",
+    ):  # fmt: skip
+        assert part in first, part
+    assert TEXT.index("](figures/hero.png)") < TEXT.index("results:story")
+
+
+def test_readme_is_short():
+    """Three screens: at most 130 lines, and six steps."""
+    assert len(TEXT.splitlines()) <= 130
+    assert 5 <= len(readme.STEPS) <= 6
 
 
 def test_results_are_json_that_others_can_read():

@@ -33,6 +33,7 @@ def test_differences_by_hand(one, other, found):
         ("run_seconds", True),
         ("seconds", True),
         ("stock_seconds_an_image", True),
+        ("memtorch_ratio", True),
         ("times_slower_than_plain_network", True),
         ("machine", True),
         ("accuracy", False),

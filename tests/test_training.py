@@ -1,22 +1,40 @@
-"""Training, selection, measures and what is kept on disk."""
+"""Strata, methods, the training step against plain loops, self-training, choices and measures, and
+what is kept of a run."""
 
+import ast
+import contextlib
 import json
-from types import SimpleNamespace
+import math
+import random as python_random
+from fractions import Fraction
 
-import memtorch
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import NOTEBOOK, rng_states
+from torch.overrides import TorchFunctionMode
+
+from tools.definitions import load_notebook
+
+METHODS = (
+    "erm repetition strata ipw group_dro irm vrex recolouring grayscale strata_ink strata_coin"
+).split()
 
 
 def small(nb, n=64, seed=0):
-    """An environment of n random pictures with every (label, colour) cell filled."""
+    """An environment of n random pictures in which colour tells the label in four of five cases."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % 2
-    is_red = torch.arange(n) % 3 == 0
+    is_red = (labels == 0) ^ (torch.rand(n, generator=random) < 0.2)
+    is_red[:4] = torch.tensor([True, True, False, False])  # no stratum is empty
     shapes = torch.randint(0, 256, (n, 28, 28), generator=random, dtype=torch.uint8)
     return nb.Environment(nb.paint(shapes, is_red), labels, is_red)
+
+
+def pair(nb, n=64, seed=0):
+    """Both training environments."""
+    return {"train1": small(nb, n, 2 * seed + 1), "train2": small(nb, n, 2 * seed + 2)}
 
 
 class Unreadable:
@@ -30,11 +48,30 @@ class Unreadable:
 
 
 def recipe(nb, **changes):
-    """A recipe of a single short epoch."""
-    return nb.Recipe(**{"images": 64, "epochs": 1, "batch_size": 16} | changes)
+    """A recipe of a few small steps."""
+    return nb.Recipe(**{"images": 64, "examples": 64, "batch_size": 16} | changes)
 
 
-# The sample's stratification
+def trained(nb, chosen, environments, seed=0, **given):
+    """One network of a recipe, and its losses."""
+    given = {name: [value] for name, value in given.items()}
+    (network,), losses = nb.train(chosen, [environments], [seed], device="cpu", **given)
+    return network, losses
+
+
+def far(a, b):
+    """The largest difference between the weights of two networks."""
+    pairs = zip(a.parameters(), b.parameters(), strict=True)
+    return max((p - q).abs().max().item() for p, q in pairs)
+
+
+@pytest.fixture
+def single(nb, monkeypatch):
+    """Single precision, so that other orders of computing agree to rounding."""
+    monkeypatch.setattr(nb, "HALF", False)
+
+
+# Strata
 
 
 def test_repetition_worked_by_hand(nb):
@@ -52,88 +89,208 @@ def test_repetition_takes_turns(nb):
     is_red = torch.tensor([True] * 7 + [False] * 2)
     counts = torch.bincount(nb.repeated_within_colour(labels, is_red), minlength=9)
     assert counts.tolist() == [1, 1, 1, 1, 1, 3, 2, 1, 1]
-
-
-def test_repetition_needs_both_labels(nb):
-    """A colour with one label only cannot be balanced."""
     with pytest.raises(ValueError, match="one label"):
         nb.repeated_within_colour(torch.tensor([0, 0, 1]), torch.tensor([True, True, False]))
 
 
-# Training
+def test_images_are_drawn_as_often_as_they_weigh(nb):
+    """Weights of mean 1.25: an image of weight w occurs w / 1.25 times, rounded up or down, on the
+    average exactly; as many are drawn as there are; another draw gives another order."""
+    weights = torch.tensor([0.25, 1.0, 1.25, 2.5] * 50)
+    random, draws = torch.Generator().manual_seed(0), []
+    for _ in range(200):
+        indices = nb.drawn_by_weight(weights, random)
+        assert abs(len(indices) - 200) <= 1
+        draws.append(torch.bincount(indices, minlength=200))
+    counts = torch.stack(draws).double()
+    expected = (weights / 1.25).double()
+    assert ((counts >= expected.floor()) & (counts <= expected.ceil() + 1e-9)).all()
+    error = (expected % 1 * (1 - expected % 1) / 200).sqrt()
+    assert ((counts.mean(0) - expected).abs() <= 5 * error + 1e-9).all()
+    first, second = (nb.drawn_by_weight(weights, random) for _ in range(2))
+    assert not torch.equal(first, second)
 
 
-METHODS = "erm repetition resampling ipw group_dro irm vrex recolouring grayscale".split()
+def test_copies_of_an_image_are_spread_over_the_pass(nb):
+    """Of 950 places next to one another fewer than 20 hold the same image twice (by chance: 1)."""
+    weights = torch.tensor([10 / 3] * 100 + [10 / 17] * 850)
+    indices = nb.drawn_by_weight(weights, torch.Generator().manual_seed(0))
+    assert (indices[1:] == indices[:-1]).sum() < 20
 
 
-def test_the_registry_is_tested(nb):
-    """A method that joins the registry joins the tests below."""
-    assert list(nb.METHODS) == METHODS
+def pool_of(nb, environments, targets=None, **changes):
+    """What one network trains on."""
+    random = torch.Generator().manual_seed(0)
+    return nb.Pool(recipe(nb, images=4_000, **changes), environments, random, targets)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("changes", [{}, {"noise_aware": True, "averaging": 0.9, "penalty": 10.0}])
-def test_training_is_seeded_and_leaves_the_generators_alone(nb, method, changes):
-    """The same seed gives the same network bit for bit, another seed another one."""
-    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    chosen = recipe(nb, method=method, **changes)
-    before = torch.get_rng_state()
-    first, again, other = (nb.train(chosen, environments, seed)[0] for seed in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), before)
-    pairs = list(zip(first.parameters(), again.parameters(), other.parameters(), strict=True))
-    assert all(torch.equal(a, b) for a, b, _ in pairs)
-    assert not any(torch.equal(a, c) for a, _, c in pairs)
-
-
-@pytest.mark.parametrize("method", ["recolouring", "grayscale"])
-def test_what_cannot_see_colour_learns_none(nb, method):
-    """Colours swapped in training: recolouring and grayscale give the same network."""
-    environment = small(nb)
-    swapped = nb.Environment(
-        environment.images[:, [1, 0, 2]], environment.labels, ~environment.is_red
+@pytest.mark.parametrize("believed", [False, True])
+def test_strata_balance_label_and_colour(nb, believed):
+    """In the weighted sample, and in what a pass draws, both labels are equally frequent within
+    each colour; labels are the images' own, or the classes that soft labels believe in."""
+    environments, targets = pair(nb, 2_000), None
+    red = torch.cat([part.is_red for part in environments.values()])
+    labels = torch.cat([part.labels for part in environments.values()])
+    if believed:
+        flipped = torch.rand(4_000, generator=torch.Generator().manual_seed(1)) < 0.25
+        labels = labels ^ flipped.long()
+        sure = torch.tensor([[0.7, 0.3], [0.4, 0.6]])
+        targets = sure[labels]
+    pool = pool_of(nb, environments, targets, method="strata")
+    drawn, weights = pool.drawn(), pool.told["weights"].double()
+    p_label = labels.double().mean().item()
+    for colour in (True, False):
+        mine = red == colour
+        share = (weights * labels)[mine].sum() / weights[mine].sum()
+        assert share.item() == pytest.approx(p_label, abs=1e-6)
+        share = labels[drawn][mine[drawn]].double().mean().item()
+        assert share == pytest.approx(p_label, abs=0.01)  # by chance alone .011
+    assert (weights.sum() ** 2 / (weights**2).sum()).item() == pytest.approx(
+        1 / (sum_of_squares(labels, red)), rel=1e-5
     )
-    network = "GrayscaleCNN" if method == "grayscale" else "CNN"
-    chosen = recipe(nb, method=method, network=network, environments=("train1",))
-    a, b = (nb.train(chosen, {"train1": e}, 0)[0] for e in (environment, swapped))
-    for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        torch.testing.assert_close(p, q)
 
 
-def test_soft_targets_replace_the_labels(nb):
-    """One-hot targets of the labels change nothing, other targets do; labels are then not used."""
-    environment = {"train1": small(nb)}
-    chosen = recipe(nb, environments=("train1",))
-    own = torch.nn.functional.one_hot(environment["train1"].labels, 2).float()
-    plain, same, flipped = (
-        nb.train(chosen, environment, 0, targets=t)[0].fc2.bias for t in (None, own, own.flip(1))
-    )
-    assert torch.equal(plain, same) and not torch.equal(plain, flipped)
+def sum_of_squares(labels, red):
+    """1 / n_eff of the weights of a table, in fractions: the sum over cells of their weighted share
+    squared over their count."""
+    cells = {(y, c): ((labels == y) & (red == c)).sum().item() for y in (0, 1) for c in (0, 1)}
+    n, total = sum(cells.values()), Fraction(0)
+    for (y, c), count in cells.items():
+        row, column = cells[y, 0] + cells[y, 1], cells[0, c] + cells[1, c]
+        total += (Fraction(row, n) * Fraction(column, n)) ** 2 / count
+    return float(total)
 
 
-def test_a_wrong_colour_label_reaches_the_weights_only(nb):
-    """ERM, which uses no colour label, ignores that they are wrong; the weights do not."""
-    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    for method, equal in (("erm", True), ("ipw", False)):
-        a, b = (
-            nb.train(recipe(nb, method=method, wrong_colours=w), environments, 0)[0].fc2.bias
-            for w in (0.0, 0.4)
-        )
-        assert torch.equal(a, b) is equal
+def test_strata_of_ink_balance_ink_and_not_colour(nb):
+    """The refutation: labels are balanced within much and little ink; colour tells the label as it
+    did before."""
+    environments = pair(nb, 2_000)
+    images = torch.cat([part.images for part in environments.values()]).amax(1).double()
+    labels = torch.cat([part.labels for part in environments.values()])
+    red = torch.cat([part.is_red for part in environments.values()])
+    ink = images.mean((1, 2))
+    drawn = pool_of(nb, environments, method="strata_ink").drawn()
+    for mine in (ink > ink.median(), ink <= ink.median()):
+        assert labels[drawn][mine[drawn]].double().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert labels[drawn][red[drawn]].double().mean().item() < 0.25
 
 
-# What the methods minimise
+def test_a_pool_tells_what_it_is_told(nb):
+    """Environments in the recipe's order and their numbers, cells, one-hot labels unless taught."""
+    parts = {"train1": small(nb, 10, seed=1), "train2": small(nb, 6, seed=2)}
+    told, labels = pool_of(nb, parts).told, torch.cat([p.labels for p in parts.values()])
+    red = torch.cat([p.is_red for p in parts.values()])
+    assert told["environments"].tolist() == [0] * 10 + [1] * 6
+    assert told["targets"].tolist() == [[1 - y, y] for y in labels.tolist()]
+    assert told["cells"].tolist() == (2 * labels + red).tolist()
+    soft = torch.rand(16, 2, generator=torch.Generator().manual_seed(3))
+    taught = pool_of(nb, parts, soft)
+    assert torch.equal(taught.told["targets"], soft)
+    assert taught.told["cells"].tolist() == (2 * soft.argmax(1) + red).tolist()
 
 
-def batch(nb, logits, labels, environments, is_red=None):
+@pytest.mark.parametrize("method", "erm repetition strata recolouring strata_coin".split())
+def test_batches_hold_what_belongs_together(nb, method):
+    """Each picture with its own label, environment and weight; its own colour, or, where the method
+    paints, a random one; a pass has nearly as many images as there are to draw from."""
+    environments = pair(nb, 200)
+    pool = pool_of(nb, environments, method=method, augment=0.0)
+    whole = nb.joined(list(environments.values()))
+    place = {shape.numpy().tobytes(): i for i, shape in enumerate(whole.images.amax(1))}
+    painted, drawn = 0, 0
+    for batch in pool.batches():
+        assert len(batch["grey"]) == 16
+        for k, grey in enumerate(batch["grey"]):
+            i = place[(255 * grey).round().to(torch.uint8).numpy().tobytes()]
+            assert batch["targets"][k].argmax() == whole.labels[i]
+            assert batch["environments"][k] == (i >= 200)
+            assert batch["weights"][k] == pool.told["weights"][i]
+            painted += int(batch["is_red"][k] != whole.is_red[i])
+        drawn += len(batch["grey"])
+    if method in ("recolouring", "strata_coin"):
+        assert painted / drawn == pytest.approx(0.5, abs=0.13)
+    else:
+        assert painted == 0
+    expected = len(nb.repeated_within_colour(whole.labels, whole.is_red))
+    expected = expected if method == "repetition" else 400
+    assert expected - 17 <= drawn <= expected
+
+
+# Methods
+
+
+def test_every_method_is_one_line_and_tested():
+    """Each entry of the registry stands on one line; a method that joins it joins these tests."""
+    sources = ["".join(c["source"]) for c in json.loads(NOTEBOOK.read_text())["cells"]]
+    (registry,) = [
+        node.value
+        for source in sources
+        if "\nMETHODS = {" in source
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "METHODS"
+    ]
+    assert [key.value for key in registry.keys] == METHODS
+    for key, value in zip(registry.keys, registry.values, strict=True):
+        assert key.lineno == value.end_lineno, key.value
+
+
+def batch(nb, logits, labels, environments, is_red=None, penalty=0.0, weights=None):
     """A Batch of hard labels."""
-    labels = torch.tensor(labels)
-    targets = torch.nn.functional.one_hot(labels, 2).to(logits.dtype)
+    labels = torch.as_tensor(labels)
+    targets = F.one_hot(labels, 2).to(logits.dtype)
     is_red = torch.zeros_like(labels) if is_red is None else torch.tensor(is_red)
-    losses = nb.label_loss(logits, targets, noise_aware=False)
-    weights = torch.arange(1.0, len(labels) + 1).double()
+    losses = -(targets * logits.log_softmax(1)).sum(1)
+    weights = torch.ones_like(losses) if weights is None else torch.tensor(weights).to(losses)
     return nb.Batch(
-        logits, targets, losses, weights, 2 * labels + is_red, torch.tensor(environments)
+        logits=logits,
+        targets=targets,
+        losses=losses,
+        weights=weights,
+        cells=2 * labels + is_red,
+        environments=torch.as_tensor(environments),
+        penalty=torch.tensor(penalty),
+        memory=torch.ones(4).to(losses),
     )
+
+
+def with_losses(nb, losses, environments, penalty=1.0):
+    """A Batch of which the losses are given."""
+    made = batch(nb, torch.zeros(len(losses), 2), [0] * len(losses), environments, penalty=penalty)
+    made.losses = torch.tensor(losses)
+    return made
+
+
+def objective(nb, method, given):
+    """What a method minimises."""
+    return nb.METHODS[method].objective(given)[0]
+
+
+def test_plain_and_weighted_risk_by_hand(nb):
+    """Losses 1, 2 and 6 with weights .5, 2 and .5: 3, and 7.5 / 3 = 2.5."""
+    given = with_losses(nb, [1.0, 2.0, 6.0], [0, 0, 1])
+    given.weights = torch.tensor([0.5, 2.0, 0.5])
+    assert objective(nb, "erm", given).item() == 3
+    assert objective(nb, "ipw", given).item() == 2.5
+    assert objective(nb, "strata", given).item() == 3  # the weights are in what is drawn
+
+
+def test_vrex_by_hand(nb):
+    """Even places: risks 1 and 5; odd places: 3 and 5. Variances 4 and 1, without bias the product
+    of the differences, -4 and -2, over 4: 2. Mean of the risks 2 and 5: 3.5."""
+    given = with_losses(nb, [0.0, 3.0, 2.0, 3.0, 5.0, 5.0], [0, 0, 0, 0, 1, 1])
+    assert objective(nb, "vrex", given).item() == 3.5 + 2
+    given.penalty = torch.tensor(50.0)
+    assert objective(nb, "vrex", given).item() == pytest.approx((3.5 + 50 * 2) / 50)
+
+
+def test_irm_by_hand(nb):
+    """Logits (z, 0) and label 1: the slope in a scale is sigmoid(z) z. With z = ln 3 it is
+    .75 ln 3 = a, with z = 0 nothing: in environment 0 halves (a, a), in 1 (a, 0); penalty a²/2."""
+    z = math.log(3.0)
+    logits = torch.tensor([[z, 0.0], [z, 0.0], [z, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    given = batch(nb, logits, [1, 1, 1, 1], [0, 0, 1, 1], penalty=1.0)
+    risk = (math.log(4) + (math.log(4) + math.log(2)) / 2) / 2
+    assert objective(nb, "irm", given).item() == pytest.approx(risk + (0.75 * z) ** 2 / 2)
 
 
 def test_irm_penalty_against_finite_differences(nb):
@@ -142,337 +299,685 @@ def test_irm_penalty_against_finite_differences(nb):
     half = torch.randn(6, 2, generator=random, dtype=torch.float64)
     labels, environments = [0, 1, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1]
     logits = half.repeat_interleave(2, 0)  # even and odd rows are the two halves
-    b = batch(
-        nb, logits, [y for y in labels for _ in "ab"], [e for e in environments for _ in "ab"]
-    )
+    twice = [[x for x in values for _ in "ab"] for values in (labels, environments)]
+    given = batch(nb, logits, *twice, penalty=1.0)
 
     def risk(scale, number):
-        mine = b.environments == number
-        return nb.label_loss(scale * logits, b.targets, noise_aware=False)[mine].mean()
+        mine = given.environments == number
+        return batch(nb, scale * logits, *twice).losses[mine].mean()
 
     h = 1e-5
     slopes = [(risk(1 + h, e) - risk(1 - h, e)) / (2 * h) for e in (0, 1)]
-    expected = (slopes[0] ** 2 + slopes[1] ** 2) / 2
-    found = nb.irm_penalty(b.logits, b.targets, b.environments)
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+    expected = (risk(1, 0) + risk(1, 1)) / 2 + (slopes[0] ** 2 + slopes[1] ** 2) / 2
+    torch.testing.assert_close(objective(nb, "irm", given), expected, rtol=1e-6, atol=1e-12)
 
 
-def test_irm_penalty_is_unbiased(nb):
-    """Over random orders of a batch its mean is near the squared slope, where the square of a
-    small sample's slope is far above it."""
+@pytest.mark.parametrize("method", ["irm", "vrex"])
+def test_penalties_are_unbiased(nb, method):
+    """Over random batches their mean is near that of all images, where the square of a small
+    batch's own estimate is far above it."""
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(2000, 2, generator=random, dtype=torch.float64)
-    targets = torch.eye(2).double()[torch.randint(0, 2, (2000,), generator=random)]
-    slopes = ((logits.softmax(1) - targets) * logits).sum(1)
+    labels = torch.randint(0, 2, (2000,), generator=random)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    slopes = ((logits.softmax(1) - F.one_hot(labels, 2)) * logits).sum(1)
+    environments = torch.arange(2000) % 2
+
+    def value(i):
+        """The penalty as the square of one estimate."""
+        parts = [i[environments[i] == e] for e in (0, 1)]
+        if method == "irm":
+            return sum(slopes[part].mean().item() ** 2 for part in parts) / 2
+        return (losses[parts[0]].mean() - losses[parts[1]].mean()).item() ** 2 / 4
+
     draws, squares = [], []
-    for _ in range(3000):
-        i = torch.randperm(2000, generator=random)[:8]
-        draws.append(nb.irm_penalty(logits[i], targets[i], torch.zeros(8)).item())
-        squares.append(slopes[i].mean().item() ** 2)
-    truth = slopes.mean().item() ** 2
-    error = torch.tensor(draws).std().item() / 3000**0.5
-    assert abs(sum(draws) / 3000 - truth) < 4 * error
-    assert sum(squares) / 3000 - truth > 10 * error
-
-
-def test_vrex_penalty_by_hand(nb):
-    """Risks 1 and 4: mean 2.5, variance 2.25."""
-    losses, environments = torch.tensor([0.0, 2.0, 4.0]), torch.tensor([0, 0, 1])
-    assert nb.vrex_penalty(losses, environments).item() == pytest.approx(2.25)
-
-
-@pytest.mark.parametrize("progress", [0.2, 0.9])
-def test_penalties_are_annealed_and_scaled_back(nb, progress):
-    """Early: risk + value. Late: (risk + penalty * value) / penalty."""
-    b = batch(nb, torch.tensor([[1.0, 0.0], [0.0, 3.0], [0.5, 0.1]]).double(), [0, 0, 1], [0, 0, 1])
-    risk = (b.losses[:2].mean() + b.losses[2]) / 2
-    value = ((b.losses[:2].mean() - b.losses[2]) / 2) ** 2
-    found = nb.vrex_risk(b, 50.0, {"progress": progress})
-    torch.testing.assert_close(found, risk + value if progress < 0.3 else risk / 50 + value)
+    for _ in range(400):
+        a, b = (2 * torch.randperm(1000, generator=random)[:8] + e for e in (0, 1))
+        i = torch.stack([a[:4], b[:4], a[4:], b[4:]]).reshape(2, 8).T.flatten()
+        given = batch(nb, logits[i], labels[i], environments[i], penalty=1.0)
+        risk = sum(losses[part].mean() for part in (a, b)) / 2
+        draws.append((objective(nb, method, given) - risk).item())
+        squares.append(value(i))
+    truth, error = value(torch.arange(2000)), np.std(draws) / 400**0.5
+    assert abs(np.mean(draws) - truth) < 5 * error
+    assert np.mean(squares) - truth > 5 * error
 
 
 def test_group_dro_two_steps_by_hand(nb):
-    """q starts even, grows by exp(rate * loss) where the loss is high, and is normalised."""
-    b = batch(nb, torch.tensor([[2.0, 0.0], [2.0, 0.0]]), [0, 1], [0, 0])
-    low, high = b.losses.tolist()
-    memory = {}
-    first = nb.worst_cell_risk(b, 0.0, memory).item()
-    q = torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp() / 4  # cells 0 and 2 are present
-    q /= q.sum()
-    assert first == pytest.approx((q[0] * low + q[2] * high).item(), rel=1e-6)
-    nb.worst_cell_risk(b, 0.0, memory)
-    q = q * torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp()
-    torch.testing.assert_close(memory["q"], (q / q.sum()).to(memory["q"].dtype))
+    """Shares start even, grow by exp(rate * risk) where the risk is high, and add up to 1."""
+    given = batch(nb, torch.tensor([[2.0, 0.0], [2.0, 0.0]]), [0, 1], [0, 0])
+    low, high = given.losses.tolist()
+    factors, q = torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp(), torch.full((4,), 0.25)
+    for _ in range(2):
+        q = q * factors / (q * factors).sum()
+        found, given.memory = nb.METHODS["group_dro"].objective(given)
+        assert found.item() == pytest.approx((q[0] * low + q[2] * high).item(), rel=1e-6)
+        torch.testing.assert_close(given.memory, q)
 
 
-def test_weighted_risk_by_hand(nb):
-    """Weights 1 and 2."""
-    b = batch(nb, torch.tensor([[2.0, 0.0], [2.0, 0.0]]).double(), [0, 1], [0, 0])
-    expected = (b.losses[0] + 2 * b.losses[1]) / 2
-    torch.testing.assert_close(nb.weighted_risk(b, 0.0, {}), expected)
-
-
-def test_resampling_balances_the_labels_within_each_colour(nb):
-    """4,000 draws from cells of 800, 200, 100 and 900: colour says nothing about the label."""
-    counts = {(0, True): 800, (0, False): 200, (1, True): 100, (1, False): 900}
-    labels = torch.tensor([y for (y, _), n in counts.items() for _ in range(n)])
-    is_red = torch.tensor([c for (_, c), n in counts.items() for _ in range(n)])
-    i = nb.resampled(labels, is_red, torch.Generator().manual_seed(0))
-    assert len(i) == len(labels)
-    for colour in (True, False):
-        share = labels[i][is_red[i] == colour].double().mean().item()
-        assert share == pytest.approx(0.5, abs=4 * 0.5 / 900**0.5)
-
-
-def test_posterior_of_the_clean_label_by_hand(nb):
-    """P(clean 1) = .8: seen 1, (.8 * .75) / (.8 * .75 + .2 * .25) = 12/13; seen 0, 4/7."""
-    clean = torch.tensor([[0.2, 0.8], [0.2, 0.8]])
-    found = nb.clean_label_posterior(clean, torch.tensor([1, 0]))
-    torch.testing.assert_close(found[:, 1], torch.tensor([12 / 13, 4 / 7]))
-    torch.testing.assert_close(found.sum(1), torch.ones(2))
-
-
-# Invariance and placebo on a network small enough to reason about
-
-
-def shortcut_and_adjusted(nb, wrong_colours):
-    """The pull of a network trained by ERM, and by weights, where colour is all there is."""
+@pytest.mark.parametrize(
+    "environments", [[0] * 6, [0, 1, 1, 1, 1, 1], [1], [0, 0, 0, 1, 1, 1]], ids=str
+)
+def test_methods_accept_any_mixture_of_environments(nb, environments):
+    """One image of an environment or none, one cell or all: loss and gradient stay finite, and each
+    image influences the loss."""
     random = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 2, (600,), generator=random)
-    is_red = (labels == 0) ^ (torch.rand(600, generator=random) < 0.15)
-    environment = nb.Environment(
-        nb.paint(torch.full((600, 28, 28), 90, dtype=torch.uint8), is_red), labels, is_red
-    )
-    pulls = []
-    for method in ("erm", "ipw"):
-        chosen = recipe(
-            nb,
-            method=method,
-            images=600,
-            environments=("train1",),
-            epochs=4,
-            augment=False,
-            wrong_colours=wrong_colours,
-            learning_rate=1e-3,
+    for method in METHODS:
+        logits = torch.randn(len(environments), 2, generator=random, requires_grad=True)
+        labels = torch.arange(len(environments)) % 2
+        found = objective(nb, method, batch(nb, logits, labels, environments, penalty=100.0))
+        found.backward()
+        assert found.isfinite() and logits.grad.isfinite().all(), method
+        assert logits.grad.any(1).all(), method
+
+
+def test_label_loss_by_hand(nb):
+    """P(clean label 1) = .8: plain -ln .8; with flips of one in four the network is held to
+    P(noisy label 1) = .25 * .2 + .75 * .8 = .65; half of each label: the mean of both losses."""
+    logits = torch.tensor([[0.2, 0.8]]).log()
+    one, half = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]])
+    for targets, flip_rate, expected in (
+        (one, 0.0, -math.log(0.8)),
+        (one, 0.25, -math.log(0.65)),
+        (half, 0.0, -(math.log(0.8) + math.log(0.2)) / 2),
+        (half, 0.25, -(math.log(0.65) + math.log(0.35)) / 2),
+    ):
+        assert nb.label_loss(logits, targets, flip_rate).item() == pytest.approx(expected)
+
+
+# The step
+
+
+@pytest.mark.parametrize("networks", [1, 3])
+def test_updates_are_muons_and_adamws(nb, monkeypatch, networks):
+    """PyTorch's Muon on matrices (kernels flattened) and its AdamW on biases at .15 of the rate,
+    for each network of a stack, over five steps of falling rate. PyTorch's Muon rounds to bfloat16;
+    here it must not, so that they agree to rounding."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    random = torch.Generator().manual_seed(0)
+    shapes = {"conv": (6, 2, 3, 3), "tall": (12, 5), "wide": (4, 9), "bias": (7,)}
+    names = list(shapes)
+    values = {n: torch.randn(networks, *s, generator=random) for n, s in shapes.items()}
+    zeros = [{n: torch.zeros_like(v) for n, v in values.items()} for _ in range(2)]
+    state = {"first": zeros[0], "second": zeros[1], "count": torch.zeros(())}
+    oracles = []
+    for k in range(networks):
+        own = {n: torch.nn.Parameter(v[k].flatten(1) if v.ndim > 2 else v[k].clone())
+               for n, v in values.items()}  # fmt: skip
+        own = {n: torch.nn.Parameter(p.detach().clone()) for n, p in own.items()}
+        muon = torch.optim.Muon([own[n] for n in names[:3]], lr=1.0, weight_decay=0.0)
+        adamw = torch.optim.AdamW([own["bias"]], lr=1.0, weight_decay=0.01)
+        oracles.append((own, muon, adamw))
+    for rate in (0.02, 0.015, 0.01, 0.005, 0.001):
+        gradients = [torch.randn(v.shape, generator=random) for v in values.values()]
+        nb.update(recipe(nb), values, gradients, state, rate)
+        for k, (own, muon, adamw) in enumerate(oracles):
+            for name, gradient in zip(names, gradients, strict=True):
+                own[name].grad = gradient[k].reshape(own[name].shape).clone()
+            muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"] = rate, 0.15 * rate
+            muon.step()
+            adamw.step()
+    for k, (own, _, _) in enumerate(oracles):
+        for name in names:
+            found = values[name][k].reshape(own[name].shape)
+            torch.testing.assert_close(found, own[name].detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_directions_are_orthogonal(nb, monkeypatch):
+    """All singular values of a direction lie near 1, whatever those of the gradient; the singular
+    vectors stay."""
+    monkeypatch.setattr(nb, "HALF", False)
+    random = torch.Generator().manual_seed(0)
+    for rows, columns in ((8, 20), (20, 8)):
+        u, _, v = torch.linalg.svd(torch.randn(3, rows, columns, generator=random), False)
+        spread = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.8, 0.5, 0.3, 0.1])
+        found = nb.orthogonalised(u * spread @ v)
+        assert ((torch.linalg.svdvals(found) > 0.65) & (torch.linalg.svdvals(found) < 1.3)).all()
+        inside = u.mT @ found @ v.mT
+        assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 1e-4
+
+
+def schedule(number, steps):
+    """One cycle, written out: from .04 up to 1 at three tenths, then down to 0."""
+    t = number / steps
+    if t < 0.3:
+        return 0.52 - 0.48 * math.cos(math.pi * t / 0.3)
+    return 0.5 + 0.5 * math.cos(math.pi * (t - 0.3) / 0.7)
+
+
+def plain_loop(nb, chosen, environments, seed, start):
+    """Training as a textbook writes it: one network, PyTorch's own optimisers."""
+    network = nb.CNN()
+    network.load_state_dict(start)
+    random = torch.Generator().manual_seed(seed)
+    pool = nb.Pool(chosen, environments, random)
+    own = {
+        name: torch.nn.Parameter(
+            p.detach().flatten(1).clone() if p.ndim > 1 else p.detach().clone()
         )
-        network, _ = nb.train(chosen, {"train1": environment}, 0)
-        red, green = nb.predict_both(network, environment.images[:1])
-        pulls.append((red - green)[0, 0].item())
-    return pulls
+        for name, p in network.named_parameters()
+    }
+    if chosen.optimiser == "sgd":
+        optimisers = [(torch.optim.SGD(own.values(), lr=1.0), 1.0)]
+    else:
+        matrices = [p for p in own.values() if p.ndim == 2]
+        others = [p for p in own.values() if p.ndim == 1]
+        optimisers = [
+            (torch.optim.Muon(matrices, lr=1.0, weight_decay=0.0), 1.0),
+            (torch.optim.AdamW(others, lr=1.0, weight_decay=0.01), 0.15),
+        ]
+    bounds = {n: chosen.clip * v.std() for n, v in start.items() if v.ndim > 1}
+    averages = {name: value.clone() for name, value in start.items()}
+    steps, number, history = chosen.examples // chosen.batch_size, 0, []
+    while number < steps:
+        losses = []
+        for given in pool.batches():
+            if number == steps:
+                break
+            grey, red = given["grey"], given["is_red"][:, None, None]
+            images = torch.stack([grey * red, grey * ~red, 0 * grey], 1)
+            logits = network(images)
+            if chosen.flip_rate:
+                flip = chosen.flip_rate
+                p = flip + (1 - 2 * flip) * logits.softmax(1)
+                each = F.nll_loss(p.log(), given["targets"].argmax(1), reduction="none")
+            else:
+                each = F.cross_entropy(logits, given["targets"].argmax(1), reduction="none")
+            loss = (each * given["weights"]).mean() if chosen.method == "ipw" else each.mean()
+            losses.append(each.mean().item())
+            network.zero_grad()
+            loss.backward()
+            for name, p in network.named_parameters():
+                own[name].grad = p.grad.reshape(own[name].shape)
+            share = 1.0 if chosen.optimiser == "sgd" else schedule(number, steps)
+            for optimiser, factor in optimisers:
+                optimiser.param_groups[0]["lr"] = factor * chosen.learning_rate * share
+                optimiser.step()
+            decay = min(chosen.averaging, (number + 1) / (number + 10)) if chosen.averaging else 0
+            with torch.no_grad():
+                for name, p in network.named_parameters():
+                    if chosen.clip and name in bounds:
+                        own[name].clamp_(-bounds[name], bounds[name])
+                    p.copy_(own[name].view_as(p))
+                    averages[name] = decay * averages[name] + (1 - decay) * p
+            number += 1
+        history.append(sum(losses) / len(losses))
+    network.load_state_dict(averages)
+    return network, history
 
 
-def test_weights_take_the_colour_away_and_placebo_weights_do_not(nb):
-    """All shapes alike: ERM's answer depends on colour; with weights it does not; with weights
-    from colour labels that are coin tosses it does again."""
-    erm, adjusted = shortcut_and_adjusted(nb, 0.0)
-    _, placebo = shortcut_and_adjusted(nb, 0.5)
-    assert erm > 0.5 and placebo > 0.5
-    assert abs(adjusted) < 0.1
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "erm", "flip_rate": 0.25},
+        {"method": "ipw", "averaging": 0.9, "clip": 1.5},
+        {"method": "strata", "augment": 0.0, "averaging": 0.0},
+        {"method": "recolouring", "optimiser": "sgd", "learning_rate": 0.1, "averaging": 0.0},
+    ],
+    ids=lambda changes: changes["method"],
+)
+def test_training_is_the_plain_loop(nb, single, monkeypatch, changes):
+    """The same losses, and weights that have moved the same way, to rounding: two passes and a part
+    of a third."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+    chosen, environments = recipe(nb, examples=16 * 5, **changes), pair(nb, 16)
+    torch.manual_seed(3)
+    start = nb.CNN().state_dict()
+    found, losses = trained(nb, chosen, environments, 5, starts=start)
+    expected, history = plain_loop(nb, chosen, environments, 5, start)
+    assert len(losses) == len(history) == 3
+    assert [row["loss"][0] for row in losses] == pytest.approx(history, rel=1e-4)
+    assert [row["images"] for row in losses] == [32, 32, 16]
+    for name, value in expected.state_dict().items():
+        moved, wanted = found.state_dict()[name] - start[name], value - start[name]
+        assert wanted.norm() > 0
+        assert (moved - wanted).norm() < 0.01 * wanted.norm(), name
 
 
-# Selection
+def test_gradients_are_those_of_autograd(nb, single):
+    """A step of plain SGD at rate 1 subtracts the gradient."""
+    chosen = recipe(nb, optimiser="sgd", learning_rate=1.0, averaging=0.0, examples=16, augment=0.0)
+    environments = pair(nb)
+    torch.manual_seed(3)
+    network = nb.CNN()
+    start = network.state_dict()
+    stepped, _ = trained(nb, chosen, environments, 2, starts=start)
+    given = next(nb.Pool(chosen, environments, torch.Generator().manual_seed(2)).batches())
+    logits = network(nb.paint(given["grey"], given["is_red"]))
+    F.cross_entropy(logits, given["targets"].argmax(1)).backward()
+    for name, p in network.named_parameters():
+        gradient = start[name] - stepped.state_dict()[name]
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-7)
+
+
+class Types(TorchFunctionMode):
+    """Notes the types of all tensors of numbers that PyTorch's functions return."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **kwargs or {})
+        for value in found if isinstance(found, (tuple, list)) else [found]:
+            if isinstance(value, torch.Tensor) and value.is_floating_point():
+                self.seen.add(value.dtype)
+        return found
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_half_precision_is_off_when_it_is_off(nb, monkeypatch, half):
+    """`HALF = False`: no number of training is a bfloat16; otherwise products are, weights not."""
+    monkeypatch.setattr(nb, "HALF", half)
+    with Types() as types:
+        network, _ = trained(
+            nb, recipe(nb, examples=32, flip_rate=0.25, stuck=(0.1, 0.1)), pair(nb)
+        )
+    assert (torch.bfloat16 in types.seen) is half
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+STACKED = [
+    *[{"method": m, "penalty": 10.0} for m in METHODS if m not in ("grayscale", "strata_ink")],
+    {"method": "erm", "stuck": (0.2, 0.1), "clip": 1.0, "balanced": True},
+    {"method": "erm", "network": "GrayscaleCNN", "flip_rate": 0.25},
+]
+
+
+@pytest.mark.parametrize("changes", STACKED, ids=lambda c: "-".join(map(str, c.values())))
+def test_stacked_networks_are_those_trained_one_by_one(nb, single, changes):
+    """Two networks of other seeds, images, weights and soft labels, together and one after the
+    other: the same to rounding."""
+    chosen = recipe(nb, examples=16 * 6, batch_size=16, **changes)
+    data, seeds = [pair(nb, 20, 1), pair(nb, 20, 2)], [3, 4]
+    starts = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        starts.append(nb.NETWORKS[chosen.network]().state_dict())
+    targets = [0.8 * F.one_hot(torch.arange(40) % 2, 2) + 0.1 for _ in seeds]
+    together, losses = nb.train(chosen, data, seeds, targets, starts, device="cpu")
+    for k, seed in enumerate(seeds):
+        given = {"targets": targets[k], "starts": starts[k]}
+        alone, own = trained(nb, chosen, data[k], seed, **given)
+        assert far(together[k], alone) < 2e-3
+        assert losses[0]["loss"][k] == pytest.approx(own[0]["loss"][0], rel=1e-4)
+    assert far(*together) > 0.01
+
+
+# Training
+
+
+def test_training_is_seeded_and_leaves_the_generators_alone(nb):
+    """The same seed gives the same network bit for bit, another seed another one; networks stay
+    finite and are ready to predict."""
+    for method in METHODS:
+        chosen = recipe(nb, method=method, penalty=10.0, examples=48)
+        before = rng_states()
+        (first, _), (again, _), (other, _) = (trained(nb, chosen, pair(nb), s) for s in (0, 0, 1))
+        assert rng_states() == before and not first.training, method
+        assert far(first, again) == 0 < far(first, other) < math.inf, method
+
+
+def test_what_cannot_see_colour_learns_none(nb):
+    """Colours swapped in training: recolouring and grayscale give the same network (but for the
+    order in a batch), erm another."""
+    environment = small(nb)
+    swapped = nb.Environment(
+        environment.images[:, [1, 0, 2]], environment.labels, ~environment.is_red
+    )
+    for method, network in (("recolouring", "CNN"), ("grayscale", "GrayscaleCNN"), ("erm", "CNN")):
+        chosen = recipe(nb, method=method, network=network, environments=("train1",), examples=32)
+        a, b = (trained(nb, chosen, {"train1": e})[0] for e in (environment, swapped))
+        assert (far(a, b) < 1e-3) is (method != "erm")
+
+
+def test_soft_targets_replace_the_labels(nb):
+    """One-hot targets of the labels change nothing, other targets do; labels are then not used."""
+    environment = small(nb)
+    chosen = recipe(nb, environments=("train1",), examples=32)
+    own = F.one_hot(environment.labels, 2).float()
+    turned = nb.Environment(environment.images, 1 - environment.labels, environment.is_red)
+    plain, _ = trained(nb, chosen, {"train1": environment})
+    same, _ = trained(nb, chosen, {"train1": turned}, targets=own)
+    other, _ = trained(nb, chosen, {"train1": environment}, targets=own.flip(1))
+    assert far(plain, same) == 0 < far(plain, other)
+
+
+def pull(nb, method, **changes):
+    """How much more often a network calls red 0 than green, trained where colour is all there is:
+    all shapes alike but for a few pixels of noise."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (800,), generator=random)
+    is_red = (labels == 0) ^ (torch.rand(800, generator=random) < 0.15)
+    shapes = torch.full((800, 28, 28), 90, dtype=torch.uint8)
+    shapes[:, :2] = torch.randint(0, 256, (800, 2, 28), generator=random, dtype=torch.uint8)
+    environment = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
+    chosen = recipe(
+        nb,
+        method=method,
+        images=800,
+        environments=("train1",),
+        examples=3_200,
+        batch_size=32,
+        augment=0.0,
+        learning_rate=0.005,
+        averaging=0.9,
+        **changes,
+    )
+    network, _ = trained(nb, chosen, {"train1": environment})
+    red, green = nb.predict_both(network, environment.images[:40])
+    return (red - green)[:, 0].mean().item()
+
+
+@pytest.mark.parametrize(
+    ("method", "low", "high"),
+    [("erm", 0.3, 1), ("strata_ink", 0.3, 1), ("strata", -0.15, 0.15), ("ipw", -0.15, 0.15)],
+)
+def test_strata_of_colour_take_the_colour_away(nb, method, low, high):
+    """Usual training answers by colour, and so do strata of something else."""
+    assert low < pull(nb, method) < high
+
+
+def test_the_penalty_waits_and_the_rate_goes_round(nb):
+    """A share of 190 / 501 of the steps at a penalty of at most 1, then the full one; the rate as
+    in a cycle, for SGD constant."""
+    stack = nb.Stack(recipe(nb), [nb.CNN()], "cpu")
+    for penalty, early in ((100.0, 1.0), (0.5, 0.5)):
+        chosen = recipe(nb, penalty=penalty)
+        rows = [nb.scheduled(chosen, n, 501, stack, [None]) for n in range(501)]
+        assert [row["penalty"].item() for row in rows] == [early] * 190 + [penalty] * 311
+    for n in (0, 50, 150, 151, 300, 500):
+        assert rows[n]["rate"].item() == pytest.approx(
+            chosen.learning_rate * schedule(n, 501), abs=1e-8
+        )
+    sgd = recipe(nb, optimiser="sgd", learning_rate=0.5)
+    assert nb.scheduled(sgd, 3, 501, stack, [None])["rate"].tolist() == [0.5]
+
+
+def test_augmentation_moves_as_far_as_it_says(nb):
+    """A dot in the middle: at a vanishing strength it is shifted by up to 2 pixels each way; at
+    strength 1 a bar through the middle is turned by up to 10 degrees and slanted by up to a tenth,
+    and its area changes by up to 8% each way twice. Strength 0 changes nothing."""
+    random = torch.Generator().manual_seed(0)
+    shapes = torch.zeros(1_500, 28, 28, dtype=torch.uint8)
+    shapes[:, 13:15, 13:15] = 200
+    assert torch.equal(nb.augmented(shapes, 0.0, random), shapes.float() / 255)
+    moved = nb.augmented(shapes, 1e-6, random)
+    rows = torch.arange(28.0) - 13.5
+    mass = moved.sum((1, 2))
+    torch.testing.assert_close(mass, torch.full_like(mass, 800 / 255))
+    for axis in (1, 2):
+        shift = (moved.sum(axis) * rows).sum(1) / mass
+        assert 1.9 < shift.max() < 2.001 and -2.001 < shift.min() < -1.9
+        assert shift.mean().abs() < 0.15
+    shapes[:] = 0
+    shapes[:, 13:15, 5:23] = 200
+    moved = nb.augmented(shapes, 1.0, random)
+    x, y = rows[None, None, :], rows[None, :, None]
+    mass = moved.sum((1, 2))
+    dx, dy = ((moved * axis).sum((1, 2)) / mass for axis in (x, y))
+    cross = (moved * (x - dx[:, None, None]) * (y - dy[:, None, None])).sum((1, 2))
+    along = (moved * (x - dx[:, None, None]) ** 2).sum((1, 2))
+    angle = (cross / along).atan().rad2deg()
+    assert 8 < angle.max() < 17 and -17 < angle.min() < -8
+    area = mass / (36 * 200 / 255)
+    assert 0.84 < area.min() < 0.9 and 1.1 < area.max() < 1.2
+
+
+@pytest.mark.parametrize(("method", "length"), [("erm", 40), ("repetition", 64)])
+def test_passes_are_over_what_an_epoch_draws(nb, method, length):
+    """Red: 16 images of label 0 and 4 of 1; green the other way round: 40, repeated 64. Three
+    passes in batches of 8, and the images that were trained on are counted."""
+    labels, is_red = torch.arange(40) % 2, torch.arange(40) % 2 == 0
+    is_red[:8] = ~is_red[:8]
+    shapes = torch.zeros(40, 28, 28, dtype=torch.uint8)
+    part = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
+    chosen = recipe(nb, method=method, environments=("train1",), passes=3, batch_size=8)
+    _, losses = trained(nb, chosen, {"train1": part})
+    assert [row["images"] for row in losses] == [length] * 3
+
+
+def test_a_loss_that_is_not_finite_ends_training(nb, monkeypatch):
+    """With four batches a pass and an infinite rate at the sixth step, the seventh loss is none:
+    method, seed, pass 2, batch 3 are named."""
+    plain, watched = nb.scheduled, []
+
+    def scheduled(chosen, number, *rest):
+        given = plain(chosen, number, *rest)
+        if number == 5:
+            given["rate"] = given["rate"] * math.inf
+        return given
+
+    monkeypatch.setattr(nb, "scheduled", scheduled)
+    environments = [pair(nb, 32), pair(nb, 32, 1)]
+    with pytest.raises(FloatingPointError) as error:
+        chosen = recipe(nb, method="ipw", examples=16 * 12)
+        nb.train(chosen, environments, [71, 72], device="cpu", watch=watched.append)
+    assert all(part in str(error.value) for part in ("ipw", "71", "pass 2", "batch 3"))
+    assert len(watched) == 1
+    with pytest.raises(FloatingPointError):  # at the last step no loss tells
+        nb.train(recipe(nb, examples=16 * 6), environments[:1], [7], device="cpu")
+
+
+def test_nothing_is_kept_of_training_that_diverges(nb, tmp_path, monkeypatch):
+    """Neither a checkpoint nor a record; the next run starts anew."""
+    save(nb, tmp_path / "data", pair(nb))
+    chosen = recipe(nb, optimiser="sgd", learning_rate=1e30)
+    monkeypatch.chdir(tmp_path)
+    given = {"name": "x", "stages": stages_of(nb, x=(chosen, None, False)), "numbers": [0]}
+    with pytest.raises(FloatingPointError, match="erm"):
+        nb.run_task(0, 0, "x", nb.train_networks, given | {"seeds": [1]}, "d")
+    left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"train1.pt", "train2.pt"}
+
+
+# Selection and self-training
+
+
+def save(nb, root, environments):
+    """Environments as files below a folder."""
+    for name, part in environments.items():
+        nb.save_environment(part, root / "ColoredMNIST" / f"{name}.pt", seed=0)
+
+
+def stages_of(nb, **stages):
+    """Stages as tasks are given them: recipes as what JSON makes of them."""
+    return {s: (nb.asdict(chosen), *how) for s, (chosen, *how) in stages.items()}
+
+
+@pytest.fixture(autouse=True)
+def threads(nb, monkeypatch):
+    """Tasks set the number of threads of their process."""
+    number = torch.get_num_threads()
+    monkeypatch.setattr(nb, "keep_freed_memory", lambda: None)
+    yield
+    torch.set_num_threads(number)
 
 
 def test_training_does_not_read_the_test(nb):
     """Training reads the environments of its recipe and no other."""
-    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2), "test": Unreadable()}
-    with pytest.raises(ValueError, match="environments train1, train2 or both"):
-        recipe(nb, environments=("train1", "test"))
-    nb.train(recipe(nb), environments, 0)
+    environments = pair(nb) | {"test": Unreadable()}
+    trained(nb, recipe(nb, method="strata", examples=16), environments)
     with pytest.raises(AssertionError, match="test environment was read"):
-        nb.train(recipe(nb), environments | {"train2": Unreadable()}, 0)
+        trained(nb, recipe(nb), environments | {"train2": Unreadable()})
 
 
-def test_choosing_works_without_a_test_file(nb, tmp_path):
-    """Networks, students and their held-out scores are made with only the training files there."""
-    for name in ("train1", "train2"):
-        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
-        nb.save_environment(small(nb, 400, seed=3), path, seed=0)
-    teacher = recipe(nb, method="ipw", noise_aware=True, images=400)
-    student = recipe(nb, method="recolouring", images=400)
-    rungs = {"teacher": ("", teacher, None), "student": ("", student, "teacher")}
-    records = nb.train_chain("chain", rungs, 1, seed=0, made_from={}, root=tmp_path)
-    for rung in rungs:
-        (record,) = records[rung]["history"]
-        assert {"held_out", "held_out_reweighted", "held_out_do"} <= set(record)
-        assert (tmp_path / "checkpoints" / f"{rung}-1.pt").exists()
-    assert records["teacher"]["sha256"] != records["student"]["sha256"]
-    assert records["teacher"]["discount"] is None
-    assert records["student"]["discount"] in nb.DISCOUNTS
+def test_choosing_works_without_a_test_file(nb, tmp_path, monkeypatch):
+    """Networks, students and their held-out scores are made with only the training files there, and
+    nothing else is opened."""
+    save(nb, tmp_path, pair(nb, 300))
+    opened, load = set(), torch.load
+    monkeypatch.setattr(torch, "load", lambda p, **k: opened.add(p.name) or load(p, **k))
+    first = recipe(nb, method="strata", images=300, flip_rate=0.25)
+    stages = stages_of(
+        nb, first=(first, None, False), second=(nb.replace(first, flip_rate=0.0), "first", True)
+    )
+    record = nb.train_networks("chain", stages, [1], [7], tmp_path, watched=True)
+    assert opened == {"train1.pt", "train2.pt", "first-1.pt"}
+    assert set(record["held_out"]) == {"first", "second"} and record["passes"]
+    assert all(scores[0]["count"] == 60 for scores in record["held_out"].values())
+    assert set(record["files"]) == {f"checkpoints/{name}-1.pt" for name in ("first", "second")}
+    assert record["images_trained"] == 128
+    json.dumps(record, allow_nan=False)
 
 
-def test_neighbours_vote_by_angle(nb):
-    """By hand: the two nearest directions vote, lengths do not matter, nobody votes for itself."""
-    known = torch.tensor([[1.0, 0.0], [0.1, 0.01], [9.0, 3.0], [0.0, 1.0], [-1.0, 0.0]])
-    labels = torch.tensor([0, 1, 1, 0, 0])
-    queries = torch.tensor([[5.0, 0.1], [0.0, 7.0]])  # nearest: 0 and 1; 3 and 2
-    assert nb.neighbour_votes(queries, known, labels, count=2).tolist() == [0.0, 0.0]
-    assert nb.neighbour_votes(queries, known, labels, count=1).tolist() == [-1.0, -1.0]
-    votes = nb.neighbour_votes(known, known, labels, count=1)  # of 1, 0, 1, 2 and 3
-    assert votes.tolist() == [1.0, -1.0, 1.0, 1.0, -1.0]
+def test_held_out_scores_by_hand(nb, single):
+    """A network that answers by colour alone, on the table of 4, 1, 2 and 3 images (test_causal):
+    red is 0. As they are 7 of 10; reweighted 4 * .75 + 3 * .667 of 10 = .5; averaged over colours
+    all answers are the same."""
+    cells = [(0, True)] * 4 + [(0, False)] + [(1, True)] * 2 + [(1, False)] * 3
+    labels, is_red = (torch.tensor(column) for column in zip(*cells, strict=True))
+    shapes = torch.full((10, 28, 28), 200, dtype=torch.uint8)
+    held_out = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
+
+    class ByColour(torch.nn.Module):
+        def forward(self, x):
+            red, green = x[:, 0].mean((1, 2)), x[:, 1].mean((1, 2))
+            return torch.stack([1.5 * red, 2 * green], 1)
+
+    scores = nb.held_out_scores(ByColour(), held_out)
+    assert scores["held_out"] == 0.7
+    assert scores["held_out_reweighted"] == pytest.approx(0.5)
+    assert scores["held_out_do"] == 0.5  # green tells more: all are called 1
+    correct = nb.unpacked({"do": scores["do_correct"]}, scores["count"])["do"]
+    assert correct.tolist() == [0] * 5 + [1] * 5
 
 
-class Undecided(torch.nn.Module):
-    """A teacher that has no opinion and sees two kinds of shape: thick ones and thin ones."""
+def test_held_out_images_are_not_trained_on(nb):
+    """The two parts are disjoint and together everything, of each environment a share; the seed
+    decides which."""
+    environments = pair(nb)
+    larger, held_out = nb.hold_out(environments, 0.25, seed=0)
+    assert len(held_out) == 32 and [len(larger[name]) for name in environments] == [48, 48]
 
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))  # says on which device it is
+    def keys(environment):
+        return {bytes(image.flatten().tolist()) for image in environment.images}
 
-    def features(self, x):
-        thick = (x.amax(1).mean((1, 2)) > 0.1).float()[:, None]
-        return F.pad(torch.cat([thick, 1 - thick], 1), (0, 62)) + 1e-3 * x.amax(1)[:, 0, :1]
-
-    def classify(self, features):
-        return torch.zeros(len(features), 2)
-
-
-def test_neighbours_correct_a_wrong_label(nb):
-    """Shapes of two kinds, a quarter of the labels wrong: the posterior follows the kind; where
-    neighbours say nothing (labels are coin tosses), the discount is 0 and the own label stands."""
-    random = torch.Generator().manual_seed(5)
-    for informative in (True, False):
-        parts = []
-        for n in (1500, 500):
-            thick = torch.rand(n, generator=random) < 0.5
-            shapes = torch.zeros(n, 28, 28, dtype=torch.uint8)
-            shapes[thick, 5:20, 5:20] = 255
-            shapes[~thick, 10:13, 10:13] = 255
-            shapes[:, 0, 0] = torch.randint(0, 256, (n,), generator=random, dtype=torch.uint8)
-            clean = thick.long() if informative else torch.randint(0, 2, (n,), generator=random)
-            wrong = torch.rand(n, generator=random) < nb.LABEL_NOISE
-            red = torch.rand(n, generator=random) < 0.5
-            parts.append((nb.Environment(nb.paint(shapes, red), clean ^ wrong.long(), red), clean))
-        (pool, clean), (held_out, _) = parts
-        posterior, discount = nb.taught_labels(Undecided(), pool, held_out)
-        assert posterior.sum(1).allclose(torch.ones(len(pool)))
-        right = (posterior.argmax(1) == clean).double().mean().item()
-        if informative:
-            assert discount > 0 and right > 0.97
-        else:
-            assert discount == 0 and right == pytest.approx(0.75, abs=0.04)
+    kept = keys(larger["train1"]) | keys(larger["train2"])
+    assert not kept & keys(held_out)
+    assert kept | keys(held_out) == keys(environments["train1"]) | keys(environments["train2"])
+    assert keys(nb.hold_out(environments, 0.25, seed=0)[1]) == keys(held_out)
+    assert keys(nb.hold_out(environments, 0.25, seed=1)[1]) != keys(held_out)
 
 
-def test_views_average_both_colours(nb):
-    """The answer is predict_do's, and the features do not depend on the colour shown."""
+def test_posterior_of_the_clean_label_by_hand(nb):
+    """P(clean 1) = .8: seen 1, (.8 * .75) / (.8 * .75 + .2 * .25) = 12/13; seen 0, 4/7; where one
+    label in ten is wrong, seen 0, (.8 * .1) / (.8 * .1 + .2 * .9) = 4/13."""
+    clean, labels = torch.tensor([[0.2, 0.8], [0.2, 0.8]]), torch.tensor([1, 0])
+    found = nb.clean_label_posterior(clean, labels)
+    torch.testing.assert_close(found[:, 1], torch.tensor([12 / 13, 4 / 7]))
+    torch.testing.assert_close(found.sum(1), torch.ones(2))
+    assert nb.clean_label_posterior(clean, labels, 0.1)[1, 1].item() == pytest.approx(4 / 13)
+
+
+def test_a_student_goes_on_from_its_teacher_with_its_posterior(nb, tmp_path, single):
+    """Bit for bit what `train` makes of nine tenths of the images, the teacher's weights and the
+    likelier class by Bayes' rule from its averaged answers; untaught, the labels stay."""
+    parts = pair(nb, 300)
+    save(nb, tmp_path, parts | {"test": small(nb, 10)})
+    first = recipe(nb, method="strata", images=280, flip_rate=0.25)
+    second = nb.replace(first, flip_rate=0.0)
+    stages = stages_of(
+        nb,
+        first=(first, None, False),
+        taught=(second, "first", True),
+        longer=(first, "first", False),
+    )
+    nb.train_networks("chain", stages, [0], [7], tmp_path)
+    larger, _ = nb.hold_out({n: part.first(280) for n, part in parts.items()}, nb.HELD_OUT, 7)
+    teacher = trained(nb, first, larger, nb.seed_for(7, "first"))[0]
+    assert far(teacher, nb.load_network("first", root=tmp_path)) == 0
+    whole = nb.joined(list(larger.values()))
+    clean = nb.predict_do(nb.load_network("first", root=tmp_path), whole.images).numpy()
+    own = np.where(np.arange(2) == whole.labels.numpy()[:, None], 0.75, 0.25)
+    posterior = torch.from_numpy(np.eye(2, dtype=np.float32)[(clean * own).argmax(1)])
+    start = teacher.state_dict()
+    for name, chosen, targets in (("taught", second, posterior), ("longer", first, None)):
+        given = {"starts": start} | ({} if targets is None else {"targets": targets})
+        expected, _ = trained(nb, chosen, larger, nb.seed_for(7, name), **given)
+        assert far(expected, nb.load_network(name, root=tmp_path)) < 1e-5
+
+
+def test_watching_influences_nothing(nb, tmp_path):
+    """The same network, whether or not its held-out accuracy is written down on the way."""
+    save(nb, tmp_path, pair(nb, 60))
+    stages = stages_of(nb, x=(recipe(nb, images=60, examples=256), None, False))
+    plain, watched = (
+        nb.train_networks("x", stages, [0], [1], tmp_path, watched=w) for w in (False, True)
+    )
+    assert plain["files"] == watched["files"] and plain["held_out"] == watched["held_out"]
+    assert plain["passes"] == [] and watched["passes"][-1] == watched["held_out"]["x"]
+    assert len(watched["passes"]) == 3  # 16 batches, 6 a pass
+
+
+def test_the_simplest_rung_that_is_not_worse(nb):
+    """100 images, of which the best get 90. 80 of the same: 10 ± 3 below, worse; 5 lost and
+    4 gained: 1 ± 3, not worse; among equals the first; order decides, not rank."""
+    best = np.arange(100) < 90
+    other = best.copy()
+    other[:5], other[95:99] = False, True
+    scores = {"a": np.arange(100) < 80, "b": other, "c": best, "d": best}
+    assert nb.simplest_not_worse(scores) == "b"
+    del scores["b"]
+    assert nb.simplest_not_worse(scores) == "c"
+    assert nb.simplest_not_worse({"a": best, "b": np.arange(100) < 95}) == "b"  # 5 ± 2.2
+    assert nb.simplest_not_worse({"a": best, "b": other}) == "a"
+
+
+def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
+    """The same images, length, optimiser for all; the sample's network is trained as the sample
+    says: train1, SGD of 1e-3, batches of 32, images as they are."""
+    profile = nb.PROFILES["full"]
+    recipes = [nb.asdict(nb.compared_recipe(profile, method)) for method in METHODS]
+    assert len({str(dict(row, method="")) for row in recipes}) == 1
+    assert recipes[0]["examples"] == profile.compared and recipes[0]["images"] == 20_000
+    sample = nb.sample_recipe(profile)
+    assert (sample.environments, sample.optimiser, sample.batch_size) == (("train1",), "sgd", 32)
+    assert (sample.learning_rate, sample.augment, sample.averaging) == (1e-3, 0, 0)
+    assert (sample.method, sample.network, sample.passes) == ("repetition", "SampleCNN", 10)
+    aware, student = nb.chain_recipes(profile, "strata")
+    assert (aware.flip_rate, student.flip_rate) == (0.25, 0)
+    assert (aware.method, student.method) == ("strata", "strata")
+
+
+def test_sample_network_sees_pixels_up_to_255(nb):
+    """The sample's network on [0, 1] is the assignment's on 0..255; the blind one's answer does not
+    change when channels are swapped."""
     torch.manual_seed(0)
-    network, seen = nb.CNN().eval(), small(nb, 16)
-    answers, features = nb.shape_view(network, seen.images, batch_size=5)
-    assert torch.allclose(answers, nb.predict_do(network, seen.images), atol=1e-6)
-    assert features.shape == (16, 1024) and (features >= 0).all()
-    swapped = nb.shape_view(network, seen.images[:, [1, 0, 2]])[1]
-    assert torch.allclose(features, swapped, atol=1e-6)
-
-
-def test_a_network_is_tested_where_the_digit_is_or_in_nine_places(nb, tmp_path):
-    """Plain and moved answers are measured apart, and one is never taken for the other."""
-    test, network = small(nb, 300, seed=3), nb.CNN()
-    with torch.no_grad():  # half of the answers are 1, many are close
-        gap = nb.predict(network, test.images)[:, 1].logit().median()
-        network.fc2.bias += torch.tensor([gap, 0])
-    nb.save_environment(test, tmp_path / "ColoredMNIST" / "test.pt", seed=0)
-    nb.save_tensors(network.state_dict(), tmp_path / "checkpoints" / "new.pt")
-    expected = [
-        nb.evaluate(model, test.first(200), 0.3) for model in (network, nb.NinePlaces(network))
-    ]
-    assert expected[0] != expected[1]
-    for places in (False, True, False):
-        kept = nb.evaluate_network("x", "new", "CNN", 200, 0.3, {}, tmp_path, places=places)
-        assert kept == expected[places]
-
-
-def test_training_pool_numbers_images_by_environment(nb):
-    """Environments in the recipe's order, their numbers, and one-hot labels unless taught."""
-    parts = {"train1": small(nb, 5, seed=1), "train2": small(nb, 3, seed=2)}
-    pool, number, targets = nb.training_pool(nb.Recipe(), parts)
-    assert number.tolist() == [0] * 5 + [1] * 3
-    assert torch.equal(pool.images, torch.cat([part.images for part in parts.values()]))
-    assert targets.tolist() == [[1 - y, y] for y in pool.labels.tolist()]
-    taught = torch.rand(8, 2)
-    assert nb.training_pool(nb.Recipe(), parts, taught)[2] is taught
-    for wrong in (torch.rand(8), torch.rand(7, 2), torch.rand(8, 2) + 1):
-        with pytest.raises(ValueError, match="targets"):
-            nb.training_pool(nb.Recipe(), parts, wrong)
-
-
-def test_what_made_a_network_names_all_its_code(nb):
-    """A digest changes with a constant, a helper or an objective that training uses, and neither
-    with a new method nor with a figure."""
-    erm = nb.Recipe()
-    before = nb.made_by(erm)
-
-    def changed(name, value):
-        old = getattr(nb, name)
-        setattr(nb, name, value)
-        try:
-            return nb.made_by(erm) != before
-        finally:
-            setattr(nb, name, old)
-
-    assert not changed("CNN", nb.CNN)
-    for name in ("LABEL_NOISE", "HELD_OUT", "DISCOUNTS", "COMPONENTS"):
-        assert changed(name, 0.123), name
-    for name in ("augmented", "mean_risk", "accuracy", "training_batches", "neighbour_votes"):
-        assert changed(name, nb.summary) == (name != "mean_risk"), name  # the registry holds it
-    assert not changed("broken_forward", nb.summary)
-    assert nb.made_by(nb.Recipe(clip=2.0)) != before
-    assert nb.made_by(nb.Recipe("ipw")) != before
-    assert not changed("METHODS", nb.METHODS | {"new": nb.Method("new", "nothing")})
-    assert not changed("draw_ladder", nb.summary)
-
-
-def test_a_recipe_that_continues_starts_from_its_teacher(nb, tmp_path):
-    """At a vanishing learning rate the student is its teacher; one that starts anew is not."""
-    for name in ("train1", "train2"):
-        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
-        nb.save_environment(small(nb, 200, seed=3), path, seed=0)
-    nb.train_network("teacher", recipe(nb, images=200), 0, {}, tmp_path)
-    teacher = nb.load_network("teacher", root=tmp_path).state_dict()
-    for continues in (True, False):
-        still = recipe(nb, images=200, learning_rate=1e-12, continues=continues)
-        nb.train_network("student", still, 1, {}, tmp_path, teacher="teacher")
-        student = nb.load_network("student", root=tmp_path).state_dict()
-        same = all(torch.allclose(student[key], teacher[key], atol=1e-6) for key in teacher)
-        assert same == continues
-
-
-def test_a_noise_aware_recipe_keeps_the_noisy_labels(nb, tmp_path):
-    """The control: it continues its teacher, and what it learns are the labels as they are."""
-    parts = {"train1": small(nb, 200, seed=1), "train2": small(nb, 200, seed=2)}
-    for name, part in parts.items():
-        nb.save_environment(part, tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
-    nb.train_network("teacher", recipe(nb, images=200), 0, {}, tmp_path)
-    chosen = recipe(nb, images=200, noise_aware=True, continues=True)
-    record = nb.train_network("control", chosen, 0, {}, tmp_path, teacher="teacher")
-    assert record["discount"] is None
-    start = nb.load_network("teacher", root=tmp_path).state_dict()
-    expected, _ = nb.train(chosen, nb.hold_out(parts, 0.1, 0)[0], 0, start=start)
-    kept = nb.load_network("control", root=tmp_path).state_dict()
-    assert all(torch.equal(kept[key], value) for key, value in expected.state_dict().items())
+    sample, plain = nb.SampleCNN().eval(), nb.CNN().eval()
+    plain.load_state_dict(sample.state_dict())
+    images = torch.rand(4, 3, 28, 28)
+    images[:, 2] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(sample(images), plain(images * 255))
+        blind = nb.GrayscaleCNN().eval()
+        assert torch.equal(blind(images), blind(images[:, [1, 0, 2]]))
 
 
 # Training for hardware
 
 
-def test_clipping_by_hand(nb):
-    """Weights -3, -1, 1, 3 have the standard deviation sqrt(20 / 3); biases are left alone, and a
-    bound does not follow the weights that it has made smaller."""
-    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    network[0].weight.data = torch.tensor([[-3.0, -1.0], [1.0, 3.0]])
-    network[0].bias.data = torch.tensor([9.0, -9.0])
-    bounds = nb.clip_bounds(network, 1.0)
-    bound = (20 / 3) ** 0.5
-    for _ in range(2):
-        nb.clip_weights(network, bounds)
-        assert torch.allclose(network[0].weight, torch.tensor([[-bound, -1.0], [1.0, bound]]))
-    assert network[0].bias.tolist() == [9.0, -9.0]
+def test_clipping_keeps_to_the_first_weights(nb):
+    """The result stays within so many standard deviations of the weights that training starts from,
+    and reaches them; biases are free."""
+    torch.manual_seed(0)
+    start = {key: 2 * value for key, value in nb.CNN().state_dict().items()}
+    start["fc2.bias"] += 9
+    for stuck in ((0.0, 0.0), (0.1, 0.1)):
+        chosen = recipe(nb, clip=0.8, stuck=stuck, averaging=0.0)
+        network, _ = trained(nb, chosen, pair(nb), starts=start)
+        for name, weights in network.named_parameters():
+            if weights.ndim > 1:
+                bound = 0.8 * start[name].std().item()
+                assert weights.abs().max().item() == pytest.approx(bound, rel=1e-5)
+        assert network.fc2.bias.min() > 8
 
 
 def test_proportions_of_stuck_devices_in_a_step(nb):
     """Within what is asked for, the mean of a square at low resistance (a third of the most) and of
     a uniform number at high (half); many of one mean few of the other."""
     random = torch.Generator().manual_seed(0)
-    drawn = torch.tensor([nb.drawn_proportions((0.45, 0.06), random) for _ in range(4_000)])
+    drawn = torch.stack([nb.drawn_proportions((0.45, 0.06), random) for _ in range(4_000)])
     low, high = drawn.T
     assert 0 <= low.min() < 0.01 and 0.44 < low.max() <= 0.45
     assert 0 <= high.min() and high.max() <= 0.06
@@ -481,162 +986,176 @@ def test_proportions_of_stuck_devices_in_a_step(nb):
     assert torch.corrcoef(drawn.T)[0, 1] < -0.9
 
 
-def test_stuck_pairs_by_hand(nb):
-    """One device at the largest weight or at nothing changes a pair by simple arithmetic."""
-    weights = torch.tensor([2.0, -1.0, 0.5])
-    random = torch.Generator().manual_seed(0)
-    assert torch.equal(nb.with_stuck_pairs(weights, 0.0, 0.0, random), weights)
-    assert nb.with_stuck_pairs(weights, 1.0, 0.0, random).tolist() == [0.0, 0.0, 0.0]
-    assert nb.with_stuck_pairs(weights, 0.0, 1.0, random).tolist() == [0.0, 0.0, 0.0]
-    weights = torch.full((20_000,), 0.5)
-    weights[0] = 2.0
-    low = nb.with_stuck_pairs(weights, 0.1, 0.0, random)[1:]
-    # healthy .5; positive stuck: 2; negative stuck: .5 - 2; both stuck: 0
-    for value, share in ((0.5, 0.81), (2.0, 0.09), (-1.5, 0.09), (0.0, 0.01)):
-        assert (low == value).double().mean().item() == pytest.approx(share, abs=0.012)
-    high = nb.with_stuck_pairs(weights, 0.0, 0.3, random)[1:]
-    assert (high == 0).double().mean().item() == pytest.approx(0.3, abs=0.02)
+@pytest.mark.parametrize("balanced", [False, True])
+def test_stuck_pairs_by_hand(nb, balanced):
+    """Weights 2, -1 and .5 of a range of 2: each device alone at low or at high resistance."""
+    weights, top = torch.tensor([2.0, -1.0, 0.5], requires_grad=True), torch.tensor(2.0)
+    healthy, low, high = (torch.full((3,), x) for x in (0.5, 0.0, 1.0))
+    expected = {  # fates of the pair: weights. Balanced parts: (2 ± w) / 4 of the range
+        (healthy, healthy): ([2, -1, 0.5], [2, -1, 0.5]),
+        (low, healthy): ([2, 1, 2], [2, 0.5, 1.25]),
+        (healthy, low): ([0, -2, -1.5], [0, -1.5, -0.75]),
+        (low, low): ([0, 0, 0], [0, 0, 0]),
+        (high, healthy): ([0, -1, 0], [0, -1.5, -0.75]),
+        (healthy, high): ([2, 0, 0.5], [2, 0.5, 1.25]),
+        (low, high): ([2, 2, 2], [2, 2, 2]),
+    }
+    for fates, row in expected.items():
+        stuck = torch.tensor([0.1, 0.1])
+        found = nb.with_stuck_pairs(weights, top, torch.stack(fates), stuck, balanced)
+        assert found.tolist() == pytest.approx(row[balanced]), fates
+    # each healthy device of a balanced pair holds half of the slope
+    found = nb.with_stuck_pairs(weights, top, torch.stack([low, healthy]), stuck, balanced)
+    (slope,) = torch.autograd.grad(found.sum(), weights)
+    assert slope.tolist() == ([0.5] * 3 if balanced else [0, 1, 0])
 
 
 def test_stuck_pairs_agree_with_the_crossbars(nb):
-    """The mean over draws of what training sees and of what MemTorch's cells hold is the same."""
+    """The mean over draws of what training sees and of what MemTorch's cells hold is the same, for
+    usual and for balanced pairs, and so is the spread."""
     torch.manual_seed(0)
     network = torch.nn.Sequential(torch.nn.Linear(30, 20))
-    memristive = nb.to_memristive(network, nb.MemristorConfig(adc_resolution=None))
-    probe, low, high = torch.eye(30), 0.2, 0.3
-    weights, random = network[0].weight.detach(), torch.Generator().manual_seed(1)
-    seen = torch.stack([nb.with_stuck_pairs(weights, low, high, random) for _ in range(300)])
-    with torch.no_grad():
-        held = [
-            (nb.apply_device_faults(memristive, low, high, seed)(probe) - network[0].bias).T
-            for seed in range(300)
-        ]
-    held = torch.stack(held)
-    for statistic in (torch.mean, torch.std):
-        a, b = statistic(seen, 0), statistic(held, 0)
-        assert (a - b).abs().mean() < 0.01 and (a - b).abs().max() < 0.06
+    weights, probe, low, high = network[0].weight.detach(), torch.eye(30), 0.2, 0.3
+    random, stuck = torch.Generator().manual_seed(1), torch.tensor([low, high])
+    for balanced in (False, True):
+        config = nb.MemristorConfig(adc_resolution=None, balanced=balanced)
+        memristive, top = nb.to_memristive(network, config), weights.abs().max()
+        fates = torch.rand(300, 2, *weights.shape, generator=random)
+        seen = torch.stack([nb.with_stuck_pairs(weights, top, f, stuck, balanced) for f in fates])
+        with torch.no_grad():
+            held = [
+                (nb.apply_device_faults(memristive, low, high, seed)(probe) - network[0].bias).T
+                for seed in range(200)
+            ]
+        for statistic in (torch.mean, torch.std):
+            a, b = statistic(seen, 0), statistic(torch.stack(held), 0)
+            assert (a - b).abs().mean() < 0.012 and (a - b).abs().max() < 0.07
 
 
-def test_training_with_broken_devices_keeps_weights_clipped(nb):
-    """The result stays within the clip, which is that of the weights that training starts from;
-    stuck devices influence training and leave it finite."""
-    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    plain, _ = nb.train(recipe(nb), environments, 0)
-    start = {key: 2 * value for key, value in plain.state_dict().items()}
-    stuck, clip = (0.1, 0.1), 0.8
-    clipped, _ = nb.train(recipe(nb, clip=clip), environments, 0, start=start)
-    broken, _ = nb.train(recipe(nb, clip=clip, stuck=stuck), environments, 0, start=start)
-    for name in nb.weight_names(broken):
-        weights = broken.get_parameter(name)
-        bound = clip * start[name].std()
-        assert weights.isfinite().all()
-        assert weights.abs().max().item() == pytest.approx(bound.item(), rel=1e-5)
-    assert not torch.equal(clipped.fc2.weight, broken.fc2.weight)
+# Measures
 
 
-def test_what_is_watched_influences_nothing(nb, tmp_path):
-    """The same network, whether or not its accuracy on the test is written down on the way."""
-    for name in ("train1", "train2", "test"):
-        path = tmp_path / "ColoredMNIST" / f"{name}.pt"
-        nb.save_environment(small(nb, 400, seed=4), path, seed=0)
-    shas = [
-        nb.train_network(f"w{n}", recipe(nb, images=400), 0, {}, tmp_path, watched_images=n)
-        for n in (0, 200)
-    ]
-    assert "test" in shas[1]["history"][0] and "test" not in shas[0]["history"][0]
-    states = [torch.load(tmp_path / "checkpoints" / f"w{n}.pt") for n in (0, 200)]
-    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+def test_measures_worked_by_hand(nb):
+    """Four images, labels 0 0 1 1, own colours red, green, red, green; answers in red 0 1 0 1, in
+    green 0 0 1 1, by the formula 0 0 0 1; clean classes 0 1 1 1."""
+    labels, clean = torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1])
+    is_red = torch.tensor([True, False, True, False])
+    part = nb.Environment(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), labels, is_red)
+    answers = {"red": [0, 1, 0, 1], "green": [0, 0, 1, 1], "do": [0, 0, 0, 1]}
+    found = nb.measure({k: torch.tensor(v) for k, v in answers.items()}, part, clean)
+    assert found == {
+        "accuracy": 3 / 4,  # 0 0 0 1
+        "accuracy_do": 3 / 4,
+        "balanced": 3 / 4,  # every stratum holds one image
+        "clean": (3 / 4 + 3 / 4) / 2,  # red: right, right, wrong, right; green: wrong in the second
+        "clean_do": 2 / 4,
+        "flips": 2 / 4,
+        "pull": 0,
+    }
 
 
-def test_a_kept_network_has_seen_nine_tenths(nb, tmp_path):
-    """The checkpoint is, bit for bit, what `train` makes of the larger parts alone."""
-    parts = {"train1": small(nb, 400, seed=1), "train2": small(nb, 400, seed=2)}
-    for name, part in parts.items():
-        nb.save_environment(part, tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
-    chosen = recipe(nb, images=400)
-    nb.train_network("net", chosen, 7, {}, tmp_path)
-    larger, held_out = nb.hold_out(parts, 0.1, seed=7)
-    assert len(held_out) == 80
-    expected, _ = nb.train(chosen, larger, 7)
-    kept = torch.load(tmp_path / "checkpoints" / "net.pt", weights_only=True)
-    assert all(torch.equal(kept[key], value) for key, value in expected.state_dict().items())
+def test_balanced_accuracy_repeats_the_rarer_label(nb):
+    """Red 0 0 0 1 and green 0 1: who calls red 0 and green 1 is right in 4 of 6 as they are;
+    balanced in 3 of 6 reds and 1 of 2 greens."""
+    labels = torch.tensor([0, 0, 0, 1, 0, 1])
+    part = nb.Environment(
+        torch.zeros(6, 3, 28, 28, dtype=torch.uint8), labels, torch.tensor([True] * 4 + [False] * 2)
+    )
+    zeros, ones = torch.zeros(6, dtype=torch.long), torch.ones(6, dtype=torch.long)
+    found = nb.measure({"red": zeros, "green": ones, "do": zeros}, part, labels)
+    assert (found["accuracy"], found["balanced"]) == (4 / 6, 4 / 8)
+    assert found["pull"] == 1 and found["flips"] == 1
+    assert nb.measure({"red": ones, "green": zeros, "do": zeros}, part, labels)["pull"] == -1
 
 
-def test_held_out_images_are_not_trained_on(nb):
-    """The two parts are disjoint and together everything."""
-    environments = {"train1": small(nb, seed=1), "train2": small(nb, seed=2)}
-    larger, held_out = nb.hold_out(environments, 0.25, seed=0)
-    assert len(held_out) == 32
-
-    def keys(environment):
-        return {bytes(image.flatten().tolist()) for image in environment.images}
-
-    kept = keys(larger["train1"]) | keys(larger["train2"])
-    assert not kept & keys(held_out)
-    assert kept | keys(held_out) == keys(environments["train1"]) | keys(environments["train2"])
-
-
-def test_noise_aware_loss_by_hand(nb):
-    """P(noisy label 1) = .25 * .2 + .75 * .8 = .65 for a clean probability of .8."""
-    logits = torch.tensor([[0.2, 0.8]]).log()
-    one = torch.tensor([[0.0, 1.0]])
-    loss = nb.label_loss(logits, one, noise_aware=True)
-    torch.testing.assert_close(loss.exp(), torch.tensor([1 / 0.65]))
-    loss = nb.label_loss(logits, one, noise_aware=False)
-    torch.testing.assert_close(loss.exp(), torch.tensor([1 / 0.8]))
+def test_the_line_in_e_mixes_its_ends(nb, environments):
+    """Answers in each colour's own way: on images whose colour contradicts the label in a share e,
+    accuracy is (1 - e) of one end and e of the other, to five standard errors."""
+    part, random = environments["test"].first(5_000), torch.Generator().manual_seed(0)
+    wrong = torch.rand(2, 5_000, generator=random) < torch.tensor([[0.1], [0.3]])
+    red = torch.where(wrong[0], 1 - part.labels, part.labels) * (torch.arange(5_000) % 3 > 0)
+    answers = {"red": red, "green": torch.where(wrong[1], 1 - part.labels, 1)}
+    agree, disagree = nb.line_in_e(answers, part)
+    own = torch.where(part.is_red, answers["red"], answers["green"])
+    found = (own == part.labels).double().mean().item()
+    assert abs(found - (0.1 * agree + 0.9 * disagree)) < 5 * (0.25 / 5_000) ** 0.5
+    assert abs(agree - disagree) > 0.1
 
 
-def test_sample_network_sees_pixels_up_to_255(nb):
-    """The sample's network on [0, 1] is the assignment's on 0..255."""
-    sample, plain = nb.SampleCNN().eval(), nb.CNN().eval()
-    plain.load_state_dict(sample.state_dict())
-    images = torch.rand(4, 3, 28, 28)
-    with torch.no_grad():
-        torch.testing.assert_close(sample(images), plain(images * 255))
+def test_answers_are_the_models_in_both_colours(nb):
+    """Argmax of the probabilities in red, in green and by the backdoor formula; packed, they fill a
+    bit each and come back."""
+    torch.manual_seed(0)
+    network, part = nb.CNN().eval(), small(nb, 27)
+    with torch.no_grad():  # as many answers 0 as 1
+        gap = nb.predict_do(network, part.images)[:, 1].logit().median()
+        network.fc2.bias += torch.tensor([gap, 0])
+    answers = nb.answers_of(network, part.images)
+    assert torch.equal(answers["do"], nb.predict_do(network, part.images).argmax(1))
+    own = torch.where(part.is_red, answers["red"], answers["green"])
+    assert torch.equal(own, nb.predict(network, part.images).argmax(1))
+    assert 0 < answers["do"].double().mean() < 1
+    text = nb.packed(answers)
+    assert {len(code) for code in text.values()} == {8}  # four bytes in hexadecimal
+    back = nb.unpacked(json.loads(json.dumps(text)), 27)
+    assert all(torch.equal(back[name], answers[name]) for name in answers)
 
 
-# Kept on disk
+def test_paired_differences_by_hand(nb):
+    """Differences of two networks on three images: (1, 0, 0) and (1, 1, -1). Means 1/3 and 1/3: no
+    spread over networks; by image 1, .5 and -.5, of variance 7/12: se = sqrt(7/36)."""
+    ours = np.array([[1, 1, 0], [1, 1, 0]])
+    theirs = np.array([[0, 1, 0], [0, 0, 1]])
+    found = nb.paired(ours, theirs)
+    assert found["n"] == 2 and found["mean"] == pytest.approx(1 / 3)
+    assert found["se"] == pytest.approx((7 / 36) ** 0.5)
+    # means 1 and 0 over networks: variance 1/2 over 2; by image all .5: no spread
+    found = nb.paired([[1, 1], [0, 0]], [[0, 0], [0, 0]])
+    assert found == {"mean": 0.5, "se": 0.5, "n": 2}
+    found = nb.paired([[1, 0, 1]], [[0, 0, 0]])  # one network: variance 1/3 over three images
+    assert found["se"] == pytest.approx(1 / 3)
 
 
-def test_cache_believes_only_what_matches(nb, tmp_path):
-    """Reused if made from the same; computed again if outdated, damaged or foreign."""
-    path, calls = tmp_path / "a" / "value.json", []
+def test_summary_is_sample_statistics(nb):
+    """Mean 2, sample standard deviation 1, count 3; a single run has a spread that JSON can write,
+    and none that is shown."""
+    assert nb.summary([1, 2, 3]) == {"mean": 2.0, "sd": 1.0, "n": 3, "runs": [1.0, 2.0, 3.0]}
+    assert nb.gather([{"a": 1, "b": 5}, {"a": 3, "b": 5}], "a")["runs"] == [1.0, 3.0]
+    json.dumps(nb.summary([0.5]), allow_nan=False)
+    assert nb.percent(nb.summary([0.5])) == "50.0"
+    assert nb.percent(nb.summary([0.5, 0.7])) == "60.0 ± 14.1"
+    assert nb.percent(nb.summary([-0.0])) == "0.0"
 
-    def compute():
-        calls.append(1)
-        return {"x": len(calls)}
 
-    assert nb.cached(path, {"k": (1, 2)}, compute) == {"x": 1}
-    assert nb.cached(path, {"k": (1, 2)}, compute) == {"x": 1}
-    assert nb.cached(path, {"k": (1, 3)}, compute) == {"x": 2}
-    for content in ("", '{"made_from', "[1]", "{}", "null"):
+# What is kept of a run
+
+
+def test_kept_believes_only_what_matches(nb, tmp_path):
+    """Reused if it is of the same task; computed again if it is of another, damaged or foreign, or
+    if a file that it names was changed or is gone."""
+    path, calls = tmp_path / "results" / "value.json", []
+
+    def kept(task):
+        def compute():
+            calls.append(1)
+            file = tmp_path / "file.pt"
+            file.write_text("good")
+            return {"x": (1, 2), "files": {"file.pt": nb.sha256_of(file)}}
+
+        value, fresh = nb.kept("value", task, compute, tmp_path)
+        assert value["x"] == [1, 2] and (tmp_path / "file.pt").read_text() == "good"
+        return fresh
+
+    assert kept({"k": (1, 2)}) and not kept({"k": (1, 2)}) and not kept({"k": [1, 2]})
+    assert kept({"k": [1, 3]}) and not kept({"k": [1, 3]})
+    for content in ("", '{"task', "[1]", "{}", "null", '{"task": {"k": [1, 3]}}'):
         path.write_text(content)
-        count = len(calls)
-        nb.cached(path, {"k": (1, 3)}, compute)
-        assert len(calls) == count + 1
+        assert kept({"k": [1, 3]}) and not kept({"k": [1, 3]}), content
+    (tmp_path / "file.pt").write_text("bad")
+    assert kept({"k": [1, 3]}) and not kept({"k": [1, 3]})
+    (tmp_path / "file.pt").unlink()
+    assert kept({"k": [1, 3]})
     assert [file.name for file in path.parent.iterdir()] == ["value.json"]
-
-
-def test_network_is_reused_unless_its_recipe_or_file_changes(nb, tmp_path):
-    """A finished checkpoint is kept; another recipe or a damaged file is trained anew."""
-    for name in ("train1", "train2"):
-        nb.save_environment(small(nb, 400), tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
-    path = tmp_path / "checkpoints" / "net.pt"
-
-    def train(**changes):
-        return nb.train_network("net", recipe(nb, images=400, **changes), 0, {}, tmp_path)
-
-    first = train()
-    written = path.stat().st_mtime_ns
-    assert train() == first and path.stat().st_mtime_ns == written
-    state = torch.load(path, weights_only=True)
-    nb.CNN().load_state_dict(state)
-    path.write_bytes(path.read_bytes()[:-100])
-    assert train() == first
-    assert all(torch.equal(torch.load(path, weights_only=True)[k], v) for k, v in state.items())
-    assert train(learning_rate=1e-4)["sha256"] != first["sha256"]
-    names = {file.name for file in path.parent.iterdir()}
-    assert names == {"net.pt", "net.json"}
 
 
 def test_interrupted_write_leaves_the_old_file(nb, tmp_path):
@@ -649,224 +1168,161 @@ def test_interrupted_write_leaves_the_old_file(nb, tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
-# Measures
+@pytest.fixture
+def here(nb, tmp_path, monkeypatch):
+    """Tasks run in this process, in a folder of their own."""
+    monkeypatch.setattr(nb, "workers", lambda address: contextlib.nullcontext())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_measures_worked_by_hand(nb):
-    """Four images; the predictions as classes: red 0 1 0 1, green 0 0 1 1."""
-    labels = torch.tensor([0, 0, 1, 1])
-    is_red = torch.tensor([True, False, True, False])
-    environment = nb.Environment(torch.zeros(4, 3, 28, 28, dtype=torch.uint8), labels, is_red)
-    p = {0: [0.9, 0.1], 1: [0.2, 0.8]}
-    red = torch.tensor([p[0], p[1], p[0], p[1]])
-    green = torch.tensor([p[0], p[0], p[1], p[1]])
-    measured = nb.measure(red, green, environment, p_red=0.5)
-    assert measured["accuracy"] == 3 / 4  # 0 0 0 1 in their own colours
-    # averages: .9, (.2 + .9)/2 = .55, .55, .2 for class 0, so classes 0 0 0 1
-    assert measured["accuracy_do"] == 3 / 4
-    assert measured["flips"] == 2 / 4
-    assert measured["pull"] == 0
-    assert measured["agree"] == 3 / 4  # 0s red: 0 1; 1s green: 1 1
-    assert measured["disagree"] == 3 / 4  # 0s green: 0 0; 1s red: 0 1
-    assert measured["worst_cell"] == 0  # the 1 in red is called 0
-    measured = nb.measure(red, green, environment, p_red=1.0)
-    assert measured["accuracy_do"] == 2 / 4  # classes 0 1 0 1
+def test_a_resumed_run_equals_a_fresh_one(nb, here, monkeypatch):
+    """Of two networks and their tests one record and one checkpoint are lost: only these are made
+    again, all values and files are as before, and as in another folder."""
+    answers = []
+    for folder in ("one", "two"):
+        monkeypatch.chdir(here)
+        save(nb, here / folder / "data", pair(nb, 300) | {"test": small(nb, 30, seed=9)})
+        monkeypatch.chdir(here / folder)
+        stages = {"net": (recipe(nb, images=300, examples=32), None, False)}
+        training = nb.training_tasks({"net": stages}, [5, 6])
+        testing = nb.testing_tasks({"net": "CNN"}, 2, 30)
+        for lost in (
+            (),
+            ("results/train net.json", "results/test net-1.json"),
+            ("checkpoints/net.pt",),
+        ):
+            for name in lost:
+                (here / folder / "data" / name).unlink()
+            ledger = []
+            values = nb.run_tasks("a", training, vars(nb), ledger)
+            values |= nb.run_tasks("b", testing, vars(nb), ledger)
+            answers.append(values)
+            made = sum(2 - row["kept"] for row in ledger)
+            assert made == (len(lost) or 4)
+            assert [row["section"] for row in ledger] == ["a", "b"]
+            assert ledger[0]["images_trained"] == 64
+    assert all(values == answers[0] for values in answers)
+    assert list(answers[0]) == ["train net", "train net-1", "test net", "test net-1"]
+    assert answers[0]["test net"] != answers[0]["test net-1"]
 
 
-def test_pull_has_a_sign(nb):
-    """Calling red 0 and green 1 is the training shortcut: pull 1; the reverse: -1."""
-    environment = small(nb)
-    zero, one = torch.tensor([[1.0, 0.0]] * 64), torch.tensor([[0.0, 1.0]] * 64)
-    assert nb.measure(zero, one, environment)["pull"] == 1
-    assert nb.measure(one, zero, environment)["pull"] == -1
+def test_results_of_other_code_or_arguments_are_stale(nb, here, capsys):
+    """Another argument, or another definition when tasks start: computed again. Each task that ends
+    says so."""
+    calls, namespace = [], {"__name__": "a module", "RATE": 1}
+
+    def double(x):
+        calls.append(x)
+        return {"y": 2 * x, "images_trained": 3, "chip_answers": x}
+
+    def kept(x, **changes):
+        ledger = []
+        namespace.update(changes)
+        tasks = {"a": (double, {"x": x}), "b": (double, {"x": 9})}
+        values = nb.run_tasks("s", tasks, namespace, ledger)
+        assert values["a"]["y"] == 2 * x and values["b"]["y"] == 18
+        assert (ledger[0]["images_trained"], ledger[0]["chip_answers"]) == (6, x + 9)
+        return ledger[0]["kept"]
+
+    assert [kept(1), kept(1), kept(2), kept(2, RATE=3), kept(2)] == [0, 2, 1, 0, 2]
+    assert calls == [1, 9, 2, 2, 9]
+    assert capsys.readouterr().out.count("[2/2] b") == 5
 
 
-def test_accuracy_over_colour_noise_mixes_agree_and_disagree(nb):
-    """On images painted with noise e, accuracy is (1 - e) agree + e disagree in expectation."""
-    environment, e = small(nb, 4000), 0.3
-    shapes = environment.images.amax(1)
-    torch.manual_seed(0)
-    network = nb.CNN().eval()
-    with torch.no_grad():  # make it look at the colour
-        network.conv1.weight[:, 0] *= 3
-    measured = nb.evaluate(network, environment)
-    flips = torch.rand(4000, generator=torch.Generator().manual_seed(1)) < e
-    painted = nb.paint(shapes, (environment.labels == 0) ^ flips)
-    found = nb.accuracy(nb.predict(network, painted), environment.labels)
-    expected = (1 - e) * measured["agree"] + e * measured["disagree"]
-    assert abs(found - expected) < 5 * (0.25 / 4000) ** 0.5
+SMALL = {
+    "parameters": 'PROFILE = "full"\nSEED = 0\nCLUSTER = ""',
+    "definitions": """# A small notebook.
+from dataclasses import dataclass
+
+RATE = 0.1
 
 
-def test_wilson_interval(nb):
-    """Solves |p - q| = z sqrt(q (1 - q) / n) for q at both ends; Newcombe's 15 of 148."""
-    for share, count in ((15 / 148, 148), (0.0, 10), (0.744, 20_000)):
-        for q in nb.wilson(share, count, 1.96):
-            assert (share - q) ** 2 == pytest.approx(1.96**2 * q * (1 - q) / count, abs=1e-12)
-    low, high = nb.wilson(15 / 148, 148)
-    assert (round(low, 4), round(high, 4)) == (0.0624, 0.1605)
+@dataclass(frozen=True)
+class Settings:
+    \"\"\"One number.\"\"\"
+
+    number: int = 3
+
+    def doubled(self):
+        \"\"\"Twice the number.\"\"\"
+        return 2 * self.number
 
 
-def test_epochs_are_chosen_by_their_key(nb):
-    """The accuracy reported is that of the epoch with the best score, run by run."""
-    runs = [[{"a": 1, "test": 0.1}, {"a": 2, "test": 0.7}], [{"a": 5, "test": 0.2}]]
-    assert nb.selected(runs, "a")["runs"] == [0.7, 0.2]
+def used(x):
+    \"\"\"A helper.\"\"\"
+    return RATE * x
 
 
-def test_occlusion_finds_the_only_pixel_that_counts(nb):
-    """A network that reads one pixel changes where a square covers it, and nowhere else."""
-
-    class OnePixel(torch.nn.Module):
-        def forward(self, x):
-            return torch.stack([torch.zeros(len(x)), 4 * x[:, 0, 10, 20]], 1)
-
-    image = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    image[0] = 255
-    found = nb.occlusion(OnePixel(), image, side=6) < -0.1
-    rows, columns = torch.nonzero(found).T
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (8, 13, 18, 23)
-    assert found.sum() == 36
+TABLE = {"a": Settings(), "b": used}
+""",
+}
 
 
-def test_labels_are_spread_out_in_their_order(nb):
-    """Close heights keep the gap and their order; distant ones stay."""
-    moved = nb.spread_out([0.5, 0.1, 0.51, 0.52], 0.05)
-    assert moved[1] == 0.1
-    assert (torch.tensor(sorted(moved)).diff() >= 0.05 - 1e-6).all()
-    assert moved[0] < moved[2] < moved[3]
+def small_notebook(path, **changes):
+    """A notebook of two cells, in which texts are replaced: its definitions."""
+    cells = []
+    for tag, source in SMALL.items():
+        for old, new in changes.get(tag, {}).items():
+            assert old in source
+            source = source.replace(old, new)
+        cells.append({"cell_type": "code", "metadata": {"tags": [tag]}, "source": [source]})
+    path.write_text(json.dumps({"cells": cells}))
+    return vars(load_notebook(path))
 
 
-def test_summary_is_sample_statistics(nb):
-    """Mean 2, sample standard deviation 1, count 3."""
-    assert nb.summary([1, 2, 3]) == {"mean": 2.0, "sd": 1.0, "n": 3, "runs": [1.0, 2.0, 3.0]}
+def test_the_digest_is_of_definitions_and_not_of_the_profile(nb, tmp_path):
+    """A helper, a method, a default, a constant, the seed: each changes it; PROFILE, CLUSTER and
+    loading once more do not."""
+    number = iter(range(99))
+
+    def digest(**changes):
+        folder = tmp_path / str(next(number))
+        folder.mkdir()
+        return nb.digest_of(small_notebook(folder / "small.ipynb", **changes))
+
+    before = digest()
+    assert digest() == before
+    assert digest(parameters={'"full"': '"quick"'}) == before
+    assert digest(parameters={'CLUSTER = ""': 'CLUSTER = "tcp://10.0.0.1:8786"'}) == before
+    assert digest(parameters={"SEED = 0": "SEED = 1"}) != before
+    for old, new in (
+        ("RATE * x", "RATE * x * x"),
+        ("RATE = 0.1", "RATE = 0.2"),
+        ("number: int = 3", "number: int = 4"),
+        ("2 * self.number", "3 * self.number"),
+        ('"a": Settings()', '"a": Settings(5)'),
+        ("number: int = 3", "number: float = 3"),
+    ):
+        assert digest(definitions={old: new}) != before, new
 
 
-def test_results_hold_no_unpublishable_number(nb):
-    """A single run has a spread that JSON can write."""
-    json.dumps(nb.summary([0.5]), allow_nan=False)
+def test_the_digest_ignores_what_a_run_leaves_behind(nb):
+    """Variables of cells that ran: a profile, a recipe, an environment."""
+    before = nb.digest_of(vars(nb))
+    left = {"profile": nb.PROFILES["quick"], "half": nb.Recipe(), "test": small(nb, 6)}
+    assert nb.digest_of(vars(nb) | left) == before
+    assert nb.digest_of(vars(nb) | {"train": nb.summary}) != before
 
 
-# The ADC
+def test_cells_that_run_bind_no_constant():
+    """An upper-case name counts as a definition: one that a cell binds on its way would make the
+    results of later and of second runs stale."""
+    for index, cell in enumerate(json.loads(NOTEBOOK.read_text())["cells"]):
+        if cell["cell_type"] != "code" or cell["metadata"].get("tags"):
+            continue
+        names = {
+            node.id
+            for node in ast.walk(ast.parse("".join(cell["source"])))
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        }
+        assert not [name for name in names if name.isupper()], f"cell {index}"
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("overflow", [0.0, 0.1, 0.5, 1.0])
-def test_adc_is_memtorchs_quantiser(nb, bits, overflow):
-    """Row by row the same numbers as MemTorch's compiled quantiser, powers of two included."""
-    random = torch.Generator().manual_seed(0)
-    rows = torch.randn(40, 9, generator=random) * torch.logspace(-12, 3, 40)[:, None]
-    rows[0], rows[1], rows[2] = 0, 0.37, torch.arange(9) - 4.0
-    just_above = torch.nextafter(torch.tensor(2.0**-9), torch.tensor(1.0))
-    rows[3] = torch.linspace(0, 1, 9) * just_above
-    rows[4] = torch.linspace(-1, 1, 9) * 2.0**-7
-    expected = torch.stack(
-        [
-            memtorch.bh.Quantize.quantize(
-                row, quant=bits, overflow_rate=overflow, quant_method="linear"
-            )
-            for row in rows
-        ]
-    )
-    assert torch.equal(nb.adc(rows, bits, overflow), expected)
-
-
-@pytest.mark.parametrize("beside", ["nothing", "zeros", "currents"])
-def test_compiled_adc_is_the_plain_one(nb, beside):
-    """The loop that numba compiles, as Python and compiled, adds what `adc` returns, or puts it in
-    place of what was there, be that the currents themselves; whatever columns are left out."""
-    everything = torch.randn(50, 2, 7, generator=torch.Generator().manual_seed(0)) * 1e-3
-    everything[0], everything[1], everything[2, :, 5] = 0, 2e-4, 3.0
-    extremes, currents = nb.NO_COLUMNS, everything
-    if beside == "zeros":
-        extremes = (0, 0)
-    if beside == "currents":  # of one tile
-        everything, currents = everything[:, :1], everything[:, :1, :5].contiguous()
-    extremes = np.full((1, 2), extremes, np.float32)
-    if beside == "currents":
-        extremes = torch.stack(torch.aminmax(everything[:, 0, 5:], dim=1), 1).numpy()
-    read = nb.adc(everything, 6, 0.0, beside == "zeros")[..., : currents.shape[2]]
-    expected = 1.0 + read[..., :5]
-    for loop in (nb.add_adc_loop, nb.compiled_adc):
-        total = torch.ones_like(expected)
-        loop(currents.numpy(), 6, extremes, total.numpy(), False)
-        assert torch.equal(total, expected)
-        loop(currents.numpy(), 6, extremes, total.numpy(), True)
-        assert torch.equal(1.0 + total, expected)
-        own = currents.clone()
-        loop(own.numpy(), 6, extremes, own.numpy(), True)
-        assert torch.equal(own, read)
-
-
-@pytest.mark.parametrize("loop", ["extremes_loop", "compiled_extremes"])
-@pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
-def test_idle_extremes_are_those_of_a_convolution(nb, monkeypatch, loop, density):
-    """Whole numbers, so that every order of summation gives the same; rows from 4 to 12 belong to
-    the first and the second channel of a 3 by 3 kernel."""
-    random = torch.Generator().manual_seed(0)
-    planes = torch.randint(-9, 10, (3, 2, 6, 7), generator=random).float()
-    cells = torch.randint(1, 9, (9, 5), generator=random).float()
-    cells *= torch.rand(9, 5, generator=random) < density
-    kernel = torch.zeros(18, 5)
-    kernel[4:13] = cells
-    currents = F.conv2d(planes, kernel.T.reshape(5, 2, 3, 3)).permute(0, 2, 3, 1).reshape(-1, 5)
-    expected = torch.stack(torch.aminmax(currents, dim=1), 1)
-    monkeypatch.setattr(nb, "compiled_extremes", getattr(nb, loop))
-    found = nb.idle_extremes(SimpleNamespace(kernel_size=(3, 3)), planes, cells, 4)
-    assert torch.equal(torch.from_numpy(found).expand_as(expected), expected)
-
-
-# The choice between networks for hardware
-
-
-def test_the_choice_asks_held_out_images_for_the_headlines_answers(nb, tmp_path, monkeypatch):
-    """A chip of the headline network answers as it does, whatever the labels say; it is asked
-    about held-out images only, and every chip's idle columns are filled."""
-    parts = {}
-    for number, name in enumerate(("train1", "train2")):
-        parts[name] = small(nb, 200, seed=number)
-        nb.save_environment(parts[name], tmp_path / "ColoredMNIST" / f"{name}.pt", seed=0)
-    torch.manual_seed(0)
-    network = nb.CNN()
-    network.fc2.weight.data.mul_(100)  # no answer close to a tie
-    nb.save_tensors(network.state_dict(), tmp_path / "checkpoints" / "backdoor.pt")
-    asked, filled, ask, fill = [], [], nb.predict_do, nb.fill_idle_columns
-    monkeypatch.setattr(nb, "predict_do", lambda m, x: asked.append(x) or ask(m, x))
-    monkeypatch.setattr(nb, "fill_idle_columns", lambda *args: filled.append(args) or fill(*args))
-    wears = [("none", {}), ("low 50%", {"low": 0.5})]
-    scores = nb.score_held_out("choice", "backdoor", 3, wears, 2, 30, {}, root=tmp_path)
-    held_out = nb.hold_out(parts, nb.HELD_OUT, 3)[1].first(30)
-    assert len(asked) == 5 and all(torch.equal(images, held_out.images) for images in asked)
-    assert len(filled) == 4
-    assert scores["none"] == 1 > scores["low 50%"]
-
-
-# Bad input
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"method": "irmv2"},
-        {"network": "ResNet"},
-        {"optimiser": "adam"},
-        {"epochs": 0},
-        {"batch_size": 2.5},
-        {"images": 0},
-        {"learning_rate": -1.0},
-        {"averaging": 1.0},
-        {"penalty": -1.0},
-        {"wrong_colours": 1.5},
-        {"wrong_colours": float("nan")},
-    ],
-    ids=lambda changes: "-".join(f"{k}={v}" for k, v in changes.items()),
-)
-def test_impossible_recipes_are_refused(nb, changes):
-    """The error names the field before any training starts."""
-    with pytest.raises(ValueError, match=next(iter(changes))):
-        nb.Recipe(**changes)
-
-
-@pytest.mark.parametrize(("share", "count"), [(-0.1, 10), (1.1, 10), (0.5, 0)])
-def test_impossible_proportions_are_refused(nb, share, count):
-    """An interval needs a proportion and trials."""
-    with pytest.raises(ValueError, match="share"):
-        nb.wilson(share, count)
+def test_seeds_are_derived_and_apart(nb):
+    """The same label, the same seed; labels and numbers tell seeds apart; all are valid."""
+    labels = [(0, "chip", k) for k in range(50)] + [(1, "chip", 0), (0, "chips", 0), (0, "chip")]
+    python_random.Random(0).shuffle(labels)
+    seeds = [nb.seed_for(*label) for label in labels]
+    assert len(set(seeds)) == 53 and all(0 <= seed < 2**31 for seed in seeds)
+    assert seeds == [nb.seed_for(*label) for label in labels]

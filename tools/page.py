@@ -37,16 +37,17 @@ def with_mathml(markdown):
 
 def describe_pictures(notebook):
     """Give every picture that has none an alternative text, in its output's metadata as Jupyter
-    keeps it: the first sentence of the function that draws it."""
+    keeps it: the first sentence of the function that draws it, in a cell's order."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     says = dict(DRAWN.findall("\n".join(cell.source for cell in code)))
     for cell in code:
         names = [name for name in re.findall(r"draw_\w+", cell.source) if name in says]
-        text = " ".join(says[names[-1]].split()) if names else TITLE
-        for output in cell.outputs:
-            if "image/png" in output.get("data", {}):
-                output.metadata.setdefault("image/png", nbformat.from_dict({}))
-                output.metadata["image/png"].setdefault("alt", output.metadata.get("alt", text))
+        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        names = names[-len(pictures) :] or [None]
+        for i, output in enumerate(pictures):
+            text = " ".join(says.get(names[min(i, len(names) - 1)], TITLE).split())
+            output.metadata.setdefault("image/png", nbformat.from_dict({}))
+            output.metadata["image/png"].setdefault("alt", output.metadata.get("alt", text))
 
 
 def rendered(notebook):

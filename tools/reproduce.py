@@ -11,7 +11,9 @@ import sys
 from .files import ROOT, copy_project, digest, read_json
 
 # Keys of what a clock measured, when, and on which machine: the only things that may differ.
-CLOCK = re.compile(r"(\w+_)?seconds(_\w+)?|times_(faster|slower)_\w+|stock_days|resumed|machine")
+CLOCK = re.compile(
+    r"(\w+_)?seconds(_\w+)?|times_(faster|slower)_\w+|memtorch_ratio|resumed|machine"
+)
 
 
 def differences(one, other, place=""):
