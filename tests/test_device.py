@@ -59,9 +59,9 @@ def test_a_step_stays_on_its_device(nb, monkeypatch, method, stuck):
     batch |= nb.scheduled(recipe, 3, 9, stack, random)
     leaves, _ = torch.utils._pytree.tree_flatten(batch)
     assert {value.device for value in leaves} == {META}
-    stack.step(batch)
-    kept = [*stack.parameters.values(), *stack.averages.values(), stack.memory, stack.losses]
-    kept += [*stack.state["first"].values(), *stack.bounds.values(), stack.state["count"]]
+    stack.work(batch)
+    kept = [stack.parameters, stack.averages, stack.first, stack.second, stack.largest]
+    kept += [stack.count, stack.memory, stack.losses]
     assert {value.device for value in kept} == {META}
 
 
