@@ -1,11 +1,13 @@
 """Build the report's PDFs with typst and the forms with python-docx, in English and Chinese, from
 report/, figures/ and figures/results.json. Started by `make report`."""
 
+import functools
 import io
 import zipfile
 from pathlib import Path
 
 import justmytype_intl_cjk
+import matplotlib.pyplot as plt
 import typst
 from docx import Document
 from docx.enum.section import WD_ORIENT
@@ -13,13 +15,20 @@ from docx.enum.table import WD_CELL_VERTICAL_ALIGNMENT
 from docx.enum.text import WD_ALIGN_PARAGRAPH
 from docx.oxml.ns import qn
 from docx.shared import Cm, Pt
+from fontTools.subset import Subsetter
+from fontTools.ttLib import TTFont
+from fontTools.varLib.instancer import instantiateVariableFont
+from matplotlib.font_manager import fontManager
 
-from tools.files import FIGURES, ROOT, digest, replacing
+from tools.definitions import load_notebook
+from tools.files import FIGURES, ROOT, digest, read_json, replacing
 
 REPORT = ROOT / "report"
 # Noto Sans SC, the Simplified Chinese build, in all weights; typst brings the Latin fonts.
 FONTS = Path(justmytype_intl_cjk.__file__).parent / "fonts" / "ofl" / "notosanssc"
 FONT = FONTS / "NotoSansSC[wght].ttf"
+GLOSSARY = REPORT / "glossary.zh.json"  # what the notebook's figures say in Chinese
+DRAWN = ROOT / "build" / "figures.zh"  # the figures in Chinese, made anew for each report
 PDFS = {"en": REPORT / "report.pdf", "zh": REPORT / "report.zh.pdf"}
 FORMS = {"en": REPORT / "division-of-labour.docx", "zh": REPORT / "division-of-labour.zh.docx"}
 WORDS = {
@@ -76,12 +85,54 @@ def sources(language):
     paths = [REPORT / name for name in ("report.typ", "numbers.typ", "references.bib")]
     paths += [Path(__file__), words, FIGURES / "results.json"]
     text = words.read_text(encoding="utf-8")
+    paths += [GLOSSARY] if language == "zh" else []
     paths += sorted(f for f in FIGURES.glob("*.pdf") if f'"{f.stem}"' in text)
     return digest(paths)
 
 
+@functools.cache
+def font_for_figures():
+    """Let matplotlib, which takes no variable font, find the regular Noto Sans SC, with the
+    glossary's characters and all that are not Chinese."""
+    with TTFont(FONT) as font:
+        subsetter = Subsetter()
+        kept = {*map(ord, GLOSSARY.read_text(encoding="utf-8"))}
+        subsetter.populate(unicodes=kept | {code for code in font.getBestCmap() if code < 0x2E80})
+        subsetter.subset(font)
+        instantiateVariableFont(font, {"wght": 400}, inplace=True)
+        for number, name in ((1, "Noto Sans SC"), (2, "Regular"), (6, "NotoSansSC-Regular")):
+            font["name"].setName(name, number, 3, 1, 0x409)
+        with replacing(ROOT / "build" / "NotoSansSC-Regular.ttf") as temporary:
+            font.save(temporary)
+    fontManager.addfont(ROOT / "build" / "NotoSansSC-Regular.ttf")
+
+
+def figures(results, language="en", size="print"):
+    """Draw the notebook's figures from its recorded numbers and MNIST: yields (name, figure)."""
+    if language == "zh":
+        font_for_figures()
+    nb = load_notebook()
+    environments = nb.make_environments(*nb.load_mnist(ROOT / "data"), results["seeds"]["root"])
+    shape = environments["test"].images[results["hero"]["example"]].amax(0)
+    more = {"examples": [environments], "hero": [shape]}
+    for name in sorted(path.stem for path in FIGURES.glob("*.pdf")):
+        draw = getattr(nb, f"draw_{name}")
+        figure = draw(results, *more.get(name, []), language=language, size=size)
+        yield name, figure
+        plt.close(figure)
+
+
+def draw_in_chinese():
+    """Write the notebook's figures in Chinese, for the Chinese report."""
+    for name, figure in figures(read_json(FIGURES / "results.json"), "zh"):
+        with replacing(DRAWN / f"{name}.pdf") as temporary:
+            figure.savefig(temporary, metadata={"CreationDate": None})
+
+
 def build_pdf(language):
     """Compile one report; every font comes from typst or from the font package."""
+    if language == "zh":
+        draw_in_chinese()
     with replacing(PDFS[language]) as temporary:
         typst.compile(
             REPORT / "report.typ",
