@@ -108,7 +108,7 @@ def test_impossible_wear_is_refused(nb):
 )
 def test_impossible_proportions_are_refused(nb, small, lrs, hrs):
     """Proportions lie in [0, 1], and so does their sum."""
-    with pytest.raises(ValueError, match="lrs.*hrs.*together <= 1"):
+    with pytest.raises(ValueError, match=r"lrs.*hrs.*together <= 1"):
         nb.apply_device_faults(small[1], lrs, hrs, seed=0)
 
 

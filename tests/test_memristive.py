@@ -276,8 +276,8 @@ def test_compiled_and_plain_agree(nb, monkeypatch, threads):
     def in_small_blocks(layer, inputs):
         return forward(layer, inputs, block=2000)
 
-    tiles = (None, (8, 8), (128, 128))
-    for kind, tile, bits, adc_range in itertools.product(KINDS, tiles, (3, 8), (None, 1e-5)):
+    tiles, ranges = (None, (8, 8), (128, 128)), ((3, 1e-5), (8, None))
+    for kind, tile, (bits, adc_range) in itertools.product(KINDS, tiles, ranges):
         model, answers = patched(kind, tile, bits, faults=(0.1, 0.1)), []
         for layer in layers_of(model):
             layer.adc_range = adc_range
@@ -973,12 +973,12 @@ def test_drift_follows_the_written_law(nb, share, exponent, sd):
 
 def test_drift_starts_after_twenty_seconds(nb):
     """As written until then, and the longer the less."""
-    model = large(nb, 0.5)
-    early = nb.worn(model, nb.Wear(hours=19 / 3600), seed=0)
-    assert all(map(torch.equal, conductances(early), conductances(model)))
-    hour, month = (nb.worn(model, nb.Wear(hours=h), seed=0) for h in (1, MONTH))
-    for a, b in zip(arrays_of(hour), arrays_of(month), strict=True):
-        assert (in_use(b) <= in_use(a)).all() and (in_use(a) <= 0.5 * HIGHEST * (1 + 1e-6)).all()
+    model, shown = large(nb, 0.5), []
+    for hours in (19 / 3600, 1, MONTH):
+        shown.append(torch.cat([*conductances(nb.worn(model, nb.Wear(hours=hours), seed=0))]))
+    assert torch.equal(shown[0], torch.cat(conductances(model)))
+    assert (shown[1] <= shown[0]).all() and (shown[2] <= shown[1]).all()
+    assert shown[2].sum() < shown[1].sum() < shown[0].sum()
 
 
 @pytest.mark.parametrize(
@@ -1017,19 +1017,6 @@ def test_reads_are_noisy_anew_for_every_batch(nb):
     assert all(map(torch.equal, reads["first"], reads["again"]))
     assert not torch.equal(reads["first"][0], reads["other"][0])
     assert torch.equal((reads["first"][0] != array.conductance_matrix).sum(), torch.tensor(72 * 60))
-
-
-def test_noise_of_one_chip_is_not_drawn_by_asking_another(nb):
-    """Neither by its model nor by another copy of it, before or after."""
-    model = large(nb, 0.5)
-    sister, images = nb.copy_memristive(model), torch.rand(3, 72)
-    chip = nb.copy_memristive(model)
-    nb.read_noisily(chip, 0.02, 0)
-    before = conductances(chip)
-    for other in (model, sister, nb.copy_memristive(model)):
-        answers = ask(other, images)
-        assert torch.equal(ask(other, images), answers)
-        assert all(map(torch.equal, conductances(chip), before))
 
 
 # Wires
@@ -1128,24 +1115,6 @@ def test_wires_agree_with_memtorchs_own_solver(nb):
         )
         ours = nb.effective_conductances(devices, ohms).float()
         assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
-
-
-def test_wires_are_reciprocal_and_monotonous(nb):
-    """What row i gives column j is what it gets if the two are exchanged: the crossbar turned
-    round its other diagonal. All rows against all columns, more resistance anywhere never brings
-    more current. The best place is beside both ends, the worst is far from both."""
-    devices, ohms = cells(8, 5), 30.0
-    turned = nb.effective_conductances(devices.flip(0, 1).T, ohms)
-    shown = nb.effective_conductances(devices, ohms)
-    torch.testing.assert_close(turned, shown.flip(0, 1).T, rtol=1e-10, atol=0)
-    total = shown.sum()
-    assert nb.effective_conductances(devices, 31.0).sum() < total < devices.sum()
-    for i, j in itertools.product(range(8), range(5)):
-        more = devices.clone()
-        more[i, j] *= 1.5
-        assert nb.effective_conductances(more, ohms).sum() > total
-    alike = nb.effective_conductances(torch.full((8, 5), 1e-3, dtype=torch.float64), ohms)
-    assert alike.argmax() == 7 * 5 and alike.argmin() == 4
 
 
 @pytest.mark.parametrize("tile_shape", [(8, 6), None], ids=str)
@@ -1370,19 +1339,6 @@ def test_a_copy_is_preferred_to_mending(nb, balanced):
         torch.testing.assert_close(found[used], planned[used], rtol=0, atol=1e-6 * HIGHEST)
 
 
-def test_dead_columns_are_found_through_wires(nb):
-    """A column at low resistance reads a quarter less behind wires, and is mended all the same."""
-    network, inputs = linear(128, 10), torch.rand(8, 128)
-    model = nb.to_memristive(network, nb.MemristorConfig(balanced=True, adc_resolution=None))
-    columns = (("columns", 0.2, "low"),)
-    expected, broken, mended = (
-        ask(nb.cured(model, network, nb.Wear(groups=groups, ohms=1.0), 0, cures, None), inputs)
-        for groups, cures in (((), ()), (columns, ()), (columns, ("columns",)))
-    )
-    assert relative_error(broken, expected) > 1
-    assert relative_error(mended, expected) < 0.02
-
-
 def test_a_healthy_partner_makes_up_by_hand(nb):
     """One weight of .6 a pair: stuck low, stuck high, out of reach, stuck twice, healthy."""
     layer = nb.to_memristive(linear(1, 5), nb.MemristorConfig(tile_shape=None))[0]
@@ -1529,11 +1485,10 @@ def test_a_second_chip_is_another_one_and_probabilities_are_averaged(nb):
     """Each as it would be alone; other cures are given to both."""
     model, images, network = converted(nb, "wide"), pictures(8), small("wide")
     pair = nb.cured(model, network, nb.Wear(low=0.1), 3, ("second", "calibrate"), images)
-    first, second = pair.chips
     alone = nb.cured(model, network, nb.Wear(low=0.1), 3, ("calibrate",), images)
-    assert all(map(torch.equal, conductances(first), conductances(alone)))
-    assert not any(map(torch.equal, conductances(first), conductances(second)))
-    shares = [fast(nb, chip, images).softmax(1) for chip in (first, second)]
+    kept = [conductances(chip) for chip in (*pair.chips, alone)]
+    assert all(map(torch.equal, kept[0], kept[2])) and not any(map(torch.equal, *kept[:2]))
+    shares = [fast(nb, chip, images).softmax(1) for chip in pair.chips]
     torch.testing.assert_close(fast(nb, pair, images).exp(), (shares[0] + shares[1]) / 2)
     torch.testing.assert_close(shares[0], fast(nb, alone, images).softmax(1))
 
