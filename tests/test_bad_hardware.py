@@ -75,9 +75,9 @@ def test_impossible_hardware_is_refused(nb):
 
 
 WEARS = [
-    ({"low": -0.1}, "low, high"),
-    ({"high": 1.1}, "low, high"),
-    ({"low": 0.6, "high": 0.6}, "low, high"),
+    ({"low": -0.1}, "low"),
+    ({"high": 1.1}, "high"),
+    ({"low": 0.6, "high": 0.6}, "together"),
     ({"groups": (("diagonals", 0.1, "low"),)}, "groups of rows, columns or squares"),
     ({"groups": (("rows", 1.1, "low"),)}, "share"),
     ({"groups": (("rows", NAN, "low"),)}, "share"),
@@ -108,7 +108,7 @@ def test_impossible_wear_is_refused(nb):
 )
 def test_impossible_proportions_are_refused(nb, small, lrs, hrs):
     """Proportions lie in [0, 1], and so does their sum."""
-    with pytest.raises(ValueError, match="lrs, hrs in"):
+    with pytest.raises(ValueError, match=r"lrs.*hrs.*together <= 1"):
         nb.apply_device_faults(small[1], lrs, hrs, seed=0)
 
 
@@ -147,7 +147,7 @@ def test_impossible_models_are_refused(nb, small):
     net, chip = small
     with pytest.raises(ValueError, match="memristive already"):
         nb.to_memristive(chip, nb.MemristorConfig())
-    with pytest.raises(ValueError, match="linear or convolutional layers, got none"):
+    with pytest.raises(ValueError, match="linear or convolutional layers"):
         nb.to_memristive(nn.Sequential(nn.ReLU()), nb.MemristorConfig())
     with pytest.raises(ValueError, match="without memristive layers"):
         nb.apply_device_faults(net, 0.1, 0.0, seed=0)

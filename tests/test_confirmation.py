@@ -54,8 +54,9 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     stages = {"erm": (replace(small, method="erm"), None, False), "backdoor": (small, None, False)}
     stages["hardened"] = (replace(small, clip=1.0, stuck=(0.6, 0.06)), "backdoor", True)
     tasks = nb.training_tasks({"chain": stages}, [1]) | nb.testing_tasks({"erm": "CNN"}, 1, 200)
-    jobs = {"worn": (nb.Wear(low=0.1), ("calibrate",), True)}
-    tasks |= nb.chip_tasks("few", "hardened", jobs, profile, balanced=True)
+    rows = {"hardened": ("", "hardened", True, ("calibrate",))}
+    tables = [(rows, {"worn": (nb.Wear(low=0.1), ())})]
+    tasks |= nb.chip_tasks("few", tables, profile, shifted=True)
     for function, arguments in tasks.values():
         assert json.dumps(function(**arguments))
     asked = {"k": 0, "chips": [1, 1], "count": 200, "seed": 0}
