@@ -16,8 +16,10 @@ import memtorch_bindings
 import psutil
 import pytest
 import torch
-from conftest import AS_NOTEBOOK, NOTEBOOK, link_mnist
+from conftest import AS_NOTEBOOK, NOTEBOOK, ROOT, link_mnist
 from jupyter_client.manager import KernelManager
+
+from tools import install
 
 # Packages and MemTorch
 
@@ -156,6 +158,15 @@ def test_versions_that_were_not_tried_are_named(nb, monkeypatch, found, said):
     monkeypatch.setattr(nb, "version", lambda name: found.get(name, "3.11"))
     sentences = list(nb.not_tried())
     assert [" ".join(sentence.split()[:2]) for sentence in sentences] == said
+
+
+def test_the_stand_in_is_installed_by_the_notebooks_first_cells():
+    """Which need nothing that is not there yet: `make run NO_COMPILER=1` executes them."""
+    code = f"import sys\nsys.path[0] = {str(ROOT)!r}\n{install.STAND_IN.rpartition('names[')[0]}"
+    code += (
+        "assert 'torch' not in sys.modules and names['stand_in']() and names['install_memtorch']"
+    )
+    subprocess.run([sys._base_executable, "-c", code], check=True)
 
 
 # Folders, memory, processes
