@@ -542,6 +542,28 @@ def test_every_python_is_found_once(fake, tmp_path):
     assert found["3.12"] == tmp_path / "python3.12" and found["3.13"] == pyenv / "python3"
 
 
+@pytest.mark.parametrize("fails", ["nothing", "install", "run"])
+def test_each_python_installs_and_runs_in_a_copy(fake, tmp_path, monkeypatch, fails):
+    """With that Python; a failure ends it, and is told from results."""
+    project = tiny_project(tmp_path)
+    (project / "tools").mkdir()
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "tools/x.py"):
+        (project / name).touch()
+    results = "build/quick/figures/results.json"
+    script = f"""[ "$3" = {fails} ] && exit 2
+    cd "$2" && [ -f tools/x.py ] && [ -f Makefile ] && [ -f data/mnist/shipped.gz ] || exit 1
+    mkdir -p build/quick/figures && echo "{{\\"with\\": \\"$*\\"}}" > {results}"""
+    fake("make", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(versions, "ROOT", project)
+    seconds, found = versions.quick_run("3.12", "a/python")
+    assert len(seconds) == (1 if fails == "install" else 2)
+    if fails == "nothing":
+        assert found["with"].endswith("run PROFILE=quick PYTHON=a/python")
+    else:
+        assert found is None
+
+
 def test_the_table_of_versions_compares_and_names_failures():
     """Values that differ from those of the first that finished; versions themselves may differ."""
     libraries = dict.fromkeys(versions.SHOWN, "1.0")
