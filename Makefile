@@ -4,25 +4,28 @@
 PYTHON ?= python3
 PROFILE ?= full
 FRESH ?=
+NO_COMPILER ?=
 # The notebook's first code cell and requirements.txt name the same version (a test compares).
 MEMTORCH = memtorch-cpu==1.1.6
 
 VENV = .venv/bin/python
-INSTALL = -m tools.install --memtorch "$(MEMTORCH)"
+WITHOUT = $(filter-out 0 no,$(NO_COMPILER))
+INSTALL = -m tools.install --memtorch "$(MEMTORCH)" $(if $(WITHOUT),--no-compiler)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test lint lab readme report slides html reproduce bench clean
+.PHONY: help install run check test lint lab readme report slides html reproduce versions bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'make run PROFILE=quick   a small run in build/quick/ that changes nothing else'
 	@echo 'make run FRESH=1         compute everything again, reusing no checkpoint'
+	@echo 'make run NO_COMPILER=1   do without a compiler, and without comparisons with MemTorch itself'
 	@echo 'make PYTHON=python3.12   use this Python (at least 3.11) for a new .venv'
 
 install: ## make .venv with everything that the notebook and the tests need
 	@$(VENV) $(INSTALL) --check 2>/dev/null || \
-		{ PYTHON="$(PYTHON)" sh tools/preflight.sh && $(PYTHON) $(INSTALL); }
+		{ PYTHON="$(PYTHON)" NO_COMPILER="$(WITHOUT)" sh tools/preflight.sh && $(PYTHON) $(INSTALL); }
 
 run: install ## execute the notebook from top to bottom; write figures/ and README's tables
 	@$(VENV) -m tools.run_notebook --profile "$(PROFILE)" $(if $(filter-out 0 no,$(FRESH)),--fresh)
@@ -39,7 +42,7 @@ lint: install ## ruff on the scripts, the tests and the notebook
 	@$(VENV) -m ruff format --check .
 
 lab: install ## open the notebook in JupyterLab
-	@$(VENV) -m jupyterlab coloredmnist.ipynb
+	@$(VENV) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) coloredmnist.ipynb
 
 readme: install ## write the measured numbers into README.md
 	@$(VENV) -m tools.readme
@@ -55,6 +58,9 @@ html: install ## render the notebook as one page that needs no network, in build
 
 reproduce: install ## run the quick profile twice from nothing and compare every number
 	@$(VENV) -m tools.reproduce
+
+versions: ## the quick profile under every Python that is found, each with a .venv of its own
+	@$(PYTHON) -m tools.versions
 
 bench: install ## measure a fresh clone of the last commit, beside the budgets
 	@$(VENV) -m tools.bench --python "$(PYTHON)"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import install
+from tools import install, versions
 from tools.files import ROOT
 from tools.pictures import slim_png
 
@@ -54,7 +54,7 @@ def test_help_is_the_default_and_lists_every_target():
     targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
     assert targets == {
         *"help install run check test lint lab readme report slides html".split(),
-        *"reproduce bench clean".split(),
+        *"reproduce versions bench clean".split(),
     }
     assert targets <= listed
     phony = re.search(r"^\.PHONY:(.*)$", MAKEFILE, re.MULTILINE)[1]
@@ -235,6 +235,29 @@ def test_preflight_names_everything_at_once(good, tmp_path):
     assert status == 1
     assert len(lines) == 2
     assert "no-such-python" in lines[0] and "no-such-compiler" in lines[1]
+
+
+def test_without_a_compiler_none_is_asked_for(good, fake):
+    """Nor Python's headers; and whoever lacks one is told of the way without."""
+    python = 'case "$*" in *version_info*) echo 3.13 ;; *Python.h*) exit 1 ;; esac'
+    lacking = good | {"CXX": "no-such-compiler", "PYTHON": fake("no-headers", python)}
+    assert preflight(**lacking, NO_COMPILER="1") == (0, [])
+    status, lines = preflight(**lacking)
+    assert status == 1 and "NO_COMPILER=1" in "".join(lines)
+
+
+def test_a_stand_in_is_another_install(tmp_path, monkeypatch):
+    """What was installed with a compiler is not taken for what was not, nor the other way."""
+    monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
+    for compiled in (True, False):
+        install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6", compiled))
+        assert install.is_installed("memtorch-cpu==1.1.6", compiled)
+        assert not install.is_installed("memtorch-cpu==1.1.6", not compiled)
+    said = [
+        call("make", "-n", "-C", ROOT, "-W", "x", "install", f"NO_COMPILER={value}").stdout
+        for value in ("1", "", "0")
+    ]
+    assert ["--no-compiler" in text for text in said] == [True, False, False]
 
 
 def test_preflight_finds_the_real_things(good):
@@ -499,3 +522,60 @@ def test_committed_pictures_are_small_and_look_the_same():
     dot = io.BytesIO()
     Image.new("1", (1, 1)).save(dot, "PNG")
     assert slim_png(dot.getvalue()) == dot.getvalue()
+
+
+# Every Python
+
+
+def test_every_python_is_found_once(fake, tmp_path):
+    """Of PATH and of pyenv, in the order of versions; those that are too old are left out."""
+    pyenv = tmp_path / ".pyenv" / "versions" / "3.13.0" / "bin"
+    pyenv.mkdir(parents=True)
+    for name, version in (("python3", "3.11"), ("python3.9", "3.9"), ("python3.12", "3.12")):
+        fake(name, f"echo {version}")
+    fake("python3-config", "echo 3.14")
+    fake("python3.15", "exit 1")
+    fake(pyenv / "python3", "echo 3.13")
+    fake(pyenv / "python3.12", "echo 3.12")
+    found = versions.pythons(str(tmp_path), tmp_path)
+    assert list(found) == ["3.11", "3.12", "3.13"]
+    assert found["3.12"] == tmp_path / "python3.12" and found["3.13"] == pyenv / "python3"
+
+
+@pytest.mark.parametrize("fails", ["nothing", "install", "run"])
+def test_each_python_installs_and_runs_in_a_copy(fake, tmp_path, monkeypatch, fails):
+    """With that Python; a failure ends it, and is told from results."""
+    project = tiny_project(tmp_path)
+    (project / "tools").mkdir()
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "tools/x.py"):
+        (project / name).touch()
+    results = "build/quick/figures/results.json"
+    script = f"""[ "$3" = {fails} ] && exit 2
+    cd "$2" && [ -f tools/x.py ] && [ -f Makefile ] && [ -f data/mnist/shipped.gz ] || exit 1
+    mkdir -p build/quick/figures && echo "{{\\"with\\": \\"$*\\"}}" > {results}"""
+    fake("make", script)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(versions, "ROOT", project)
+    seconds, found = versions.quick_run("3.12", "a/python")
+    assert len(seconds) == (1 if fails == "install" else 2)
+    if fails == "nothing":
+        assert found["with"].endswith("run PROFILE=quick PYTHON=a/python")
+    else:
+        assert found is None
+
+
+def test_the_table_of_versions_compares_and_names_failures():
+    """Values that differ from those of the first that finished; versions themselves may differ."""
+    libraries = dict.fromkeys(versions.SHOWN, "1.0")
+    runs = {
+        "3.11": ((100.2, 60), {"versions": libraries, "a": 1, "b": [1, 2]}),
+        "3.12": ((100, 61), {"versions": libraries | {"torch": "2.0"}, "a": 2, "b": [1, 3]}),
+        "3.13": ((99,), None),
+    }
+    cells = [line.strip("| ").split(" | ") for line in versions.table(runs)]
+    assert [len(row) for row in cells[2:]] == [len(cells[0])] * 3
+    assert [row[-3:] for row in cells[2:]] == [
+        ["100", "60", "0"],
+        ["100", "61", "2"],
+        ["99", "-", "failed"],
+    ]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from conftest import AS_NOTEBOOK, NOTEBOOK, link_mnist
 
-KILLS = int(os.environ.get("KILLS", 4))
+KILLS = int(os.environ.get("KILLS", 2))
 # The notebook's own way, in small: environments, networks that teach each other, their test.
 SCRIPT = (
     AS_NOTEBOOK
@@ -73,15 +73,10 @@ def folder(root):
     return link_mnist(root / "data").parent
 
 
-def temporaries(root):
-    """Files that a killed run left half written."""
-    return [path for path in root.rglob(".*") if path.is_file()]
-
-
 @pytest.mark.slow
 def test_killed_runs_end_like_undisturbed_ones(tmp_path):
-    """Whatever was finished when a run was killed is used as it is; nothing half written is; the
-    results are the same, and no temporary file is left."""
+    """Whatever was finished when a run was killed is used as it is, nothing half written is, and
+    the results are the same."""
     root = folder(tmp_path / "undisturbed")
     began = time.monotonic()
     expected = finish(start(root))
@@ -111,7 +106,6 @@ def test_killed_runs_end_like_undisturbed_ones(tmp_path):
                 break
         assert found == expected
         assert set(path.name for path in kept(root)) == units
-        assert temporaries(root) == []
         shutil.rmtree(root)
 
 
@@ -122,7 +116,7 @@ def test_two_runs_at_once_agree(tmp_path):
     both = [start(root), start(root)]
     first, second = map(finish, both)
     assert first == second
-    assert temporaries(root) == []
+    assert [path for path in root.rglob(".*") if path.is_file()] == []  # half written
     assert finish(start(root)) == first
 
 
@@ -142,21 +136,6 @@ def test_workers_die_with_their_run(tmp_path):
         for child in alive:
             child.kill()
     assert workers and alive == []
-
-
-def test_temporaries_of_living_runs_stay(nb, tmp_path):
-    """Only those of processes that are gone are removed, below any depth, and nothing else is."""
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    mine = tmp_path / "results" / f".{os.getpid()}.a.json"
-    theirs = tmp_path / "results" / f".{gone.pid}.a.json"
-    hidden = tmp_path / ".gitkeep"
-    mine.parent.mkdir()
-    for path in (mine, theirs, hidden):
-        path.touch()
-    nb.prepare_folders(tmp_path, tmp_path / "new")
-    assert mine.exists() and hidden.exists() and not theirs.exists()
-    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
@@ -180,5 +159,5 @@ def test_a_file_in_the_folders_place_is_named(nb, tmp_path):
 def test_a_full_disk_is_named(nb, tmp_path):
     """More room asked for than there is."""
     free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(RuntimeError, match=r"data/.*\d+ MB.*\d+ MB.*Free"):
+    with pytest.raises(RuntimeError, match=r"data/.*\d+ MB.*\d+ MB.*free"):
         nb.prepare_folders(tmp_path / "data", room=2 * free)

@@ -11,10 +11,11 @@ from .files import NOTEBOOK
 TAGS = {"parameters", "definitions"}
 
 
-def execute_definitions(path, namespace):
-    """Execute a notebook's cells of these tags in a namespace; tracebacks show their lines."""
+def execute_definitions(path, namespace, cells=None):
+    """Execute a notebook's cells of these tags, or those among its first `cells`, in a namespace;
+    tracebacks show their lines."""
     path = Path(path)
-    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"][:cells]):
         if cell["cell_type"] != "code" or not TAGS & set(cell["metadata"].get("tags", ())):
             continue
         source, name = "".join(cell["source"]), f"<{path.name} cell {index}>"

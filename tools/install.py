@@ -26,15 +26,15 @@ PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
 MEMTORCH_FLAGS = ["--no-build-isolation", "--no-deps"]
 
 
-def wanted(memtorch):
+def wanted(memtorch, compiled=True):
     """Return the hash of everything that the install depends on."""
     files = [ROOT / "requirements.txt", ROOT / "requirements-dev.txt"]
-    return digest(files, memtorch)
+    return digest(files, memtorch if compiled else f"{memtorch}, a stand-in")
 
 
-def is_installed(memtorch):
+def is_installed(memtorch, compiled=True):
     """Tell whether .venv was finished for these requirements."""
-    return STAMP.is_file() and STAMP.read_text().strip() == wanted(memtorch)
+    return STAMP.is_file() and STAMP.read_text().strip() == wanted(memtorch, compiled)
 
 
 def run(*command, **kwargs):
@@ -51,14 +51,16 @@ def succeeds(*command):
     return done.returncode == 0
 
 
-def memtorch_works(memtorch):
-    """Tell whether .venv has this MemTorch and its compiled part loads with .venv's torch."""
+def memtorch_works(memtorch, compiled=True):
+    """Tell whether .venv has this MemTorch and its compiled part, or the notebook's stand-in for
+    that, loads with .venv's torch."""
     name, version = memtorch.split("==")
     return succeeds(
         PYTHON,
         "-c",
         "import importlib.metadata, torch, memtorch_bindings\n"
-        f"raise SystemExit(importlib.metadata.version({name!r}) != {version!r})",
+        f"assert importlib.metadata.version({name!r}) == {version!r}\n"
+        f"assert hasattr(memtorch_bindings, 'refuse') != {compiled}",
     )
 
 
@@ -108,7 +110,16 @@ def install_wheel():
     run(*PIP, "install", "-q", "--no-deps", "--force-reinstall", wheel)
 
 
-def install(memtorch):
+# The notebook's own function, of its first cells.
+STAND_IN = """
+from tools.definitions import NOTEBOOK, execute_definitions
+names = {"__name__": "stand_in"}
+execute_definitions(NOTEBOOK, names, cells=4)
+names["install_memtorch"](compiled=False)
+"""
+
+
+def install(memtorch, compiled=True):
     """Make .venv or complete it."""
     started = time.monotonic()
 
@@ -125,7 +136,7 @@ def install(memtorch):
     run(*PIP, "install", "-c", "requirements.txt", *tools)
 
     rest = [*PIP, "install", "-q", "-r", "requirements-dev.txt"]
-    if memtorch_works(memtorch):
+    if memtorch_works(memtorch, compiled) or not compiled:
         say("installing the other packages (about a minute)")
         run(*rest)
     else:
@@ -142,9 +153,13 @@ def install(memtorch):
             run(*wheel_command(memtorch, "--no-cache-dir"), env=build_environment())
             install_wheel()
 
+    if not memtorch_works(memtorch, compiled):
+        say("installing MemTorch's Python part, with a stand-in for what would be compiled")
+        run(PYTHON, "-c", STAND_IN)
+
     say("checking that MemTorch can be imported")
     run(PYTHON, "-c", "import memtorch")
-    STAMP.write_text(wanted(memtorch) + "\n")
+    STAMP.write_text(wanted(memtorch, compiled) + "\n")
     print(f"Installed in {time.monotonic() - started:.0f} seconds.", flush=True)
 
 
@@ -153,13 +168,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--memtorch", required=True, help="MemTorch's requirement, name==version")
     parser.add_argument("--check", action="store_true", help="only tell whether all is installed")
+    parser.add_argument("--no-compiler", action="store_true", help="compile nothing of MemTorch")
     args = parser.parse_args()
     if args.check:
-        sys.exit(not is_installed(args.memtorch))
+        sys.exit(not is_installed(args.memtorch, not args.no_compiler))
     for number in (signal.SIGINT, signal.SIGTERM):  # being stopped is like Ctrl-C
         signal.signal(number, signal.default_int_handler)
     try:
-        install(args.memtorch)
+        install(args.memtorch, not args.no_compiler)
     except KeyboardInterrupt:
         sys.exit("Interrupted. `make install` continues from here.")
     except subprocess.CalledProcessError as error:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Says, one line each, what this machine lacks for `make install` and what to do about it.
-# Exit status: 0 if nothing is missing, else 1. PYTHON and CXX name the programs to use.
+# Exit status: 0 if nothing is missing, else 1. PYTHON and CXX name the programs to use; with
+# NO_COMPILER nothing is compiled.
 cd "$(dirname "$0")/.." || exit 1
 
 python=${PYTHON:-python3}
@@ -22,7 +23,7 @@ case $version in
 [0-9]*)
     "$python" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
         missing "Python's venv and ensurepip: Debian/Ubuntu 'sudo apt install python3-venv', else a Python from python.org"
-    "$python" -c 'import os, sysconfig
+    [ -n "$NO_COMPILER" ] || "$python" -c 'import os, sysconfig
 raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' >/dev/null 2>&1 ||
         missing "Python.h, which MemTorch is built with: Debian/Ubuntu 'sudo apt install python3-dev', Fedora 'sudo dnf install python3-devel'"
     ;;
@@ -32,8 +33,8 @@ raise SystemExit(not os.path.exists(os.path.join(sysconfig.get_path("include"), 
 esac
 
 # A C++ compiler that finds its standard library (CXX may carry arguments, hence no quotes).
-echo '#include <vector>' | $compiler -x c++ -E - >/dev/null 2>&1 ||
-    missing "a C++ compiler, which MemTorch is built with ('$compiler' does not work): Debian/Ubuntu 'sudo apt install g++', Fedora 'sudo dnf install gcc-c++', macOS 'xcode-select --install'"
+[ -n "$NO_COMPILER" ] || echo '#include <vector>' | $compiler -x c++ -E - >/dev/null 2>&1 ||
+    missing "a C++ compiler, which MemTorch is built with ('$compiler' does not work): Debian/Ubuntu 'sudo apt install g++', Fedora 'sudo dnf install gcc-c++', macOS 'xcode-select --install'; or do without: make run NO_COMPILER=1"
 
 # Disk space; what an interrupted install has already put into .venv counts.
 free_kb=$(df -Pk . 2>/dev/null | awk 'NR == 2 { print $4 }')
