@@ -13,7 +13,7 @@ WITHOUT = $(filter-out 0 no,$(NO_COMPILER))
 INSTALL = -m tools.install --memtorch "$(MEMTORCH)" $(if $(WITHOUT),--no-compiler)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test lint lab readme report slides html reproduce versions bench clean
+.PHONY: help install run check test lint lab readme report slides demo html reproduce versions bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,10 @@ report: install ## build the report and the forms in report/ from the results, i
 
 slides: install ## build the slides in slides/ from the results, in both languages
 	@$(VENV) -m slides.build
+
+demo: install ## build slides/demo.html, the page for the lecture, from a full run's networks
+	@$(VENV) -m slides.demo.build
+	@$(VENV) -m slides.demo.picture
 
 html: install ## render the notebook as one page that needs no network, in build/
 	@$(VENV) -m tools.page

@@ -53,7 +53,7 @@ def test_help_is_the_default_and_lists_every_target():
     listed = set(re.findall(r"^make ([a-z]+) +\S", shown.stdout, re.MULTILINE))
     targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
     assert targets == {
-        *"help install run check test lint lab readme report slides html".split(),
+        *"help install run check test lint lab readme report slides demo html".split(),
         *"reproduce versions bench clean".split(),
     }
     assert targets <= listed
