@@ -621,18 +621,12 @@ def test_balanced_pairs_differ_as_others_do_around_the_middle(nb):
         assert min(c.min(), d.min()) > 0 and max(c.max(), d.max()) <= HIGHEST * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_pairs_in_training_are_those_on_a_chip(nb, balanced):
-    """The shares that training gives a weight's devices are the converted layer's conductances,
-    and devices stuck in both ways make the same weights."""
+def test_pairs_in_training_are_those_on_a_chip(nb):
+    """Devices stuck in both ways make the same weights in training and in balanced pairs."""
     net = linear(20, 10)
     weight, largest = net[0].weight.data, net[0].weight.abs().max()
-    config = nb.MemristorConfig(tile_shape=(8, 4), balanced=balanced)
+    config = nb.MemristorConfig(tile_shape=(8, 4), balanced=True)
     (layer,) = layers_of(nb.to_memristive(net, config))
-    shares = nb.as_pair(weight, largest, balanced)
-    for array, share in zip(layer.crossbars, shares, strict=True):
-        held = (in_use(array) - LOWEST) / (HIGHEST - LOWEST)
-        torch.testing.assert_close(held.T, share, rtol=0, atol=1e-6)
     fates = torch.rand(2, *weight.shape, generator=torch.Generator().manual_seed(0))
     broken = []
     for array, fate in zip(layer.crossbars, fates, strict=True):
@@ -640,7 +634,7 @@ def test_pairs_in_training_are_those_on_a_chip(nb, balanced):
         values[fate.T < 0.2] = HIGHEST
         values[fate.T > 0.9] = LOWEST
         broken.append(values)
-    found = nb.with_stuck_pairs(weight, largest, fates, (0.2, 0.1), balanced)
+    found = nb.with_stuck_pairs(weight, largest, fates, (0.2, 0.1))
     expected = (broken[0] - broken[1]).T * largest / (HIGHEST - LOWEST)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     assert 0.4 < (found - weight).abs().gt(1e-6).double().mean() / (1 - 0.7**2) <= 1.1
@@ -650,11 +644,22 @@ def test_gradients_flow_through_healthy_devices_only(nb):
     """A balanced weight of which one device is stuck moves by half, both by nothing."""
     weight = torch.full((4,), 0.5, requires_grad=True)
     fates = torch.tensor([[0.5, 0.1, 0.5, 0.1], [0.5, 0.5, 0.95, 0.95]])
-    nb.with_stuck_pairs(weight, torch.tensor(1.0), fates, (0.2, 0.1), True).sum().backward()
+    nb.with_stuck_pairs(weight, torch.tensor(1.0), fates, (0.2, 0.1)).sum().backward()
     assert weight.grad.tolist() == [1, 0.5, 0.5, 0]
 
 
 # Devices
+
+
+def test_one_device_for_all_cells_changes_no_conductance(nb):
+    """What inference reads is the same as with a device for each cell."""
+    for balanced in (False, True):
+        config = nb.MemristorConfig(tile_shape=(8, 4), balanced=balanced)
+        pair = (nb.to_memristive(linear(20, 10), config, own_devices=own) for own in (True, False))
+        for own, shared in zip(*(layers_of(chip)[0].crossbars for chip in pair), strict=True):
+            assert torch.equal(own.conductance_matrix, shared.conductance_matrix)
+            assert len({id(device) for device in own.devices.flat}) == own.devices.size
+            assert len({id(device) for device in shared.devices.flat}) == 1
 
 
 def test_reading_moves_nothing(nb):
@@ -1537,7 +1542,7 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
 
     monkeypatch.setattr(nb, "cured", cured)
     monkeypatch.setattr(nb, "ask_chip", ask_chip)
-    monkeypatch.setattr(nb, "to_memristive", lambda network, config: (network, config))
+    monkeypatch.setattr(nb, "to_memristive", lambda network, config, own_devices: config)
     wears = {"few": nb.Wear(low=0.1), "many": nb.Wear(low=0.2), "wires": nb.Wear(ohms=1.0)}
     jobs = {job: (dataclasses.asdict(wear), ()) for job, wear in wears.items()}
     for k in (0, 1):
@@ -1635,14 +1640,15 @@ def test_points_lost_by_hand(nb):
             (chip["red"] if test.is_red[i] else chip["green"])[n] == test.labels[i]
             for n, i in enumerate(places)
         ]
-        averaged = [chip["do"][n] == test.labels[i] for n, i in enumerate(places)]
         base = [software[k][d]["do"][n] == test.labels[i] for n, i in enumerate(places)]
         assert row["lost"] == pytest.approx(100 * (sum(base) - sum(own)).item() / 8)
-        assert row["lost_do"] == pytest.approx(100 * (sum(base) - sum(averaged)).item() / 8)
+        right_do = [chip["do"][n] == clean[i] for n, i in enumerate(places)]
+        best = [software[k][d]["do"][n] == clean[i] for n, i in enumerate(places)]
+        # a quarter of the labels is wrong: a point of clean classes is half a point of accuracy
+        assert row["lost_do"] == pytest.approx(50 * (sum(best) - sum(right_do)).item() / 8)
         moved = sum(a != b for a, b in zip(chip["shifted"], chip["red"], strict=True))
         assert row["shifts"] == pytest.approx(moved.item() / 8)
         right = [chip[c][n] == clean[i] for c in ("red", "green") for n, i in enumerate(places)]
-        right_do = [chip["do"][n] == clean[i] for n, i in enumerate(places)]
         assert row["clean"] == pytest.approx(sum(right).item() / 16)
         assert row["gain"] == pytest.approx(sum(right_do).item() / 8 - sum(right).item() / 16)
 
