@@ -86,53 +86,38 @@ def signed(value):
 
 def numbers(results):
     """`{name: text}`: what may stand in braces in the texts."""
-    steps = {entry["id"]: entry["accuracy"] for entry in results["steps"]}
     software, headline, fall = results["software"], results["headline"], results["fall"]
     broken, lost = results["joint"][BROKEN], results["cures"]
-    chip, columns, wires = results["realistic"], results["columns"], results["wires"]
+    columns, wires = results["columns"], results["wires"]
     confirmed, fast = results["confirmation"], results["fast_crossbars"]["whole chip"]
     weights = results["weights"]
     return {
+        "small": "0",  # the class of digits below five
+        "large": "1",
         "ceiling": share(results["ceiling"]["test"]),
         "erm": share(software["erm"]["accuracy"]),
         "erm_do": share(software["erm"]["accuracy_do"]),
         "strata": share(software["strata"]["accuracy"]),
-        "headline": share(headline["accuracy"]),
         "headline_do": share(headline["accuracy_do"]),
-        "share": share(headline["share_of_ceiling_do"]),
-        "headline_clean": share(headline["clean_do"]),
-        "oracle": share(software["gray_taught"]["accuracy_do"]),
-        "oracle_clean": share(software["gray_taught"]["clean_do"]),
         "effective": share(weights["effective_sample_size"] / weights["images"], 0),
         "cores": f"{results['machine']['cores']}",
-        "sample": share(fall["sample"]["software"]["balanced"]),
         "sample_stock": share(fall["sample"]["as the sample"]["balanced"]),
         "sample_restored": share(fall["sample"]["scale restored"]["balanced"]),
-        "restored": share(steps["memristors_restored"]),
         "broken_rate": BROKEN,
         "flips": share(broken["flips"]),
         "shifts": share(broken["shifts"]),
-        "gain": points(100 * broken["gain"]["mean"]),
         "rate": RATE.split()[1],
         "half_rate": HALF.split()[1],
         "untreated": points(lost["untreated"]["lost"][RATE]),
-        "hardened": points(lost["hardened"]["lost"][RATE]),
         "copies": points(lost["copies"]["lost"][RATE]),
         "copies_half": points(lost["copies"]["lost"][HALF]),
-        "mapped_half": points(lost["map"]["lost"][HALF]),
-        "held": share(steps["broken_hardened"]),
-        "held_half": share(steps["broken_copies"]),
-        "all": points(chip["copies"]["all"]),
-        "all_headline": points(chip["headline"]["all"]),
         "dead_rate": DEAD.split()[0],
         "dead": points(columns["dead hardened"][DEAD]["lost_do"]),
         "mended": points(columns["mended"][DEAD]["lost_do"]),
         "tile": f"{wires['tile_seconds']:.2f}",
         "solver": f"{wires['memtorch_ratio']:.0f}",
         "faster": f"{fast['times_faster_than_memtorch']:.0f}",
-        "confirmed": share(confirmed["backdoor"]["accuracy_do"]),
         "confirmed_ceiling": share(confirmed["ceiling"]),
-        "confirmed_erm": share(confirmed["erm"]["accuracy"]),
     }
 
 
@@ -623,9 +608,7 @@ def draw_realistic(slide, results, words):
     rows = []
     for effect, title in words["effects"].items():
         if effect == "dead":
-            chips = [
-                results["columns"][c][DEAD]["lost_do"] for c in ("dead headline", "mended")
-            ]
+            chips = [results["columns"][c][DEAD]["lost_do"] for c in ("dead headline", "mended")]
         else:
             chips = [results["realistic"][chip][effect] for chip in ("headline", "hardened")]
         bars = [
