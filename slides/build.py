@@ -32,6 +32,7 @@ from tools.records import fixed, is_earlier
 
 SLIDES = {"en": ROOT / "slides" / "slides.pptx", "zh": ROOT / "slides" / "slides.zh.pptx"}
 BIBLIOGRAPHY = ROOT / "report" / "references.bib"
+DEMO = ROOT / "slides" / "demo.png"  # of the page for the lecture; its slide is left out without
 MNIST = ROOT / "data" / "mnist" / "train-images-idx3-ubyte.gz"
 TEST_FROM = 40_000  # the first image of the environment `test`
 FONT = next(Path(cvttf_NotoSansCJK_Regular.__file__).parent.glob("*.otf"))
@@ -44,13 +45,13 @@ WIDTH, HEIGHT, MARGIN = 13.333, 7.5, 0.6  # inches
 INNER = WIDTH - 2 * MARGIN
 PLACE = (MARGIN, 1.3, INNER, 4.6)  # of a slide's picture: left, top, width, height
 LISTED = 5.8  # height of a list that fills a slide
-TITLE, LINE, TEXT, FORMULA = 28, 20, 18, 24  # points; TEXT is the smallest
+TITLE, LINE, TEXT, FORMULA, ANSWER = 28, 20, 18, 24, 40  # points; TEXT is the smallest
 BULLET, APART = 0.25, 0.06  # inches: in front of a list's lines, between them
 LEADING = 1.25
 WIDER = 1.12  # than FONT's Latin letters are those of the fonts that may replace ours
 INK, GREY, PALE = RGBColor(0x22, 0x22, 0x22), RGBColor(0x6E, 0x6E, 0x6E), RGBColor(0xE4, 0xE4, 0xE4)
 BLUE, VERMILION = RGBColor(0, 0x72, 0xB2), RGBColor(0xC4, 0x4E, 0)  # as in the notebook
-TEAL, ORANGE = RGBColor(0, 0x79, 0x5A), RGBColor(0xB8, 0x74, 0)
+TEAL = RGBColor(0, 0x79, 0x5A)
 TREATMENT, OUTCOME = RGBColor(0x9C, 0xCB, 0xEA), RGBColor(0xF6, 0xCE, 0x7F)
 SUBSCRIPT = re.compile(r"_([a-z])\b")  # in formulas
 RATE, HALF = "low 30%", "low 50%"  # of the cures' table
@@ -85,53 +86,38 @@ def signed(value):
 
 def numbers(results):
     """`{name: text}`: what may stand in braces in the texts."""
-    steps = {entry["id"]: entry["accuracy"] for entry in results["steps"]}
     software, headline, fall = results["software"], results["headline"], results["fall"]
     broken, lost = results["joint"][BROKEN], results["cures"]
-    chip, columns, wires = results["realistic"], results["columns"], results["wires"]
+    columns, wires = results["columns"], results["wires"]
     confirmed, fast = results["confirmation"], results["fast_crossbars"]["whole chip"]
     weights = results["weights"]
     return {
+        "small": "0",  # the class of digits below five
+        "large": "1",
         "ceiling": share(results["ceiling"]["test"]),
         "erm": share(software["erm"]["accuracy"]),
         "erm_do": share(software["erm"]["accuracy_do"]),
         "strata": share(software["strata"]["accuracy"]),
-        "headline": share(headline["accuracy"]),
         "headline_do": share(headline["accuracy_do"]),
-        "share": share(headline["share_of_ceiling_do"]),
-        "headline_clean": share(headline["clean_do"]),
-        "oracle": share(software["gray_taught"]["accuracy_do"]),
-        "oracle_clean": share(software["gray_taught"]["clean_do"]),
         "effective": share(weights["effective_sample_size"] / weights["images"], 0),
         "cores": f"{results['machine']['cores']}",
-        "sample": share(fall["sample"]["software"]["balanced"]),
         "sample_stock": share(fall["sample"]["as the sample"]["balanced"]),
         "sample_restored": share(fall["sample"]["scale restored"]["balanced"]),
-        "restored": share(steps["memristors_restored"]),
         "broken_rate": BROKEN,
         "flips": share(broken["flips"]),
         "shifts": share(broken["shifts"]),
-        "gain": points(100 * broken["gain"]["mean"]),
         "rate": RATE.split()[1],
         "half_rate": HALF.split()[1],
         "untreated": points(lost["untreated"]["lost"][RATE]),
-        "hardened": points(lost["hardened"]["lost"][RATE]),
         "copies": points(lost["copies"]["lost"][RATE]),
         "copies_half": points(lost["copies"]["lost"][HALF]),
-        "mapped_half": points(lost["map"]["lost"][HALF]),
-        "held": share(steps["broken_hardened"]),
-        "held_half": share(steps["broken_copies"]),
-        "all": points(chip["copies"]["all"]),
-        "all_headline": points(chip["headline"]["all"]),
         "dead_rate": DEAD.split()[0],
         "dead": points(columns["dead hardened"][DEAD]["lost_do"]),
-        "mended": points(columns["mended copies"][DEAD]["lost_do"]),
+        "mended": points(columns["mended"][DEAD]["lost_do"]),
         "tile": f"{wires['tile_seconds']:.2f}",
         "solver": f"{wires['memtorch_ratio']:.0f}",
         "faster": f"{fast['times_faster_than_memtorch']:.0f}",
-        "confirmed": share(confirmed["backdoor"]["accuracy_do"]),
         "confirmed_ceiling": share(confirmed["ceiling"]),
-        "confirmed_erm": share(confirmed["erm"]["accuracy"]),
     }
 
 
@@ -263,6 +249,9 @@ def add_table(slide, rows, box, first=0.3):
             cell = shape.table.cell(r, c)
             cell.margin_top = cell.margin_bottom = Emu(0)
             cell.vertical_anchor = MSO_ANCHOR.MIDDLE
+            if r == 0:
+                cell.fill.solid()
+                cell.fill.fore_color.rgb = BLUE
             if height_of([text], TEXT, widths[c] - 0.2) > row_height:
                 raise ValueError(f"does not fit its cell: {text!r}")
             paragraph = cell.text_frame.paragraphs[0]
@@ -399,9 +388,49 @@ def draw_hero(slide, results, words):
         (words[key], [(steps[key], colour)], [share(steps[key])], [colour])
         for key, colour in shades.items()
     ]
-    box = (left + 4.5, top, INNER - 4.5, height)
+    box = (left + 4.4, top, INNER - 4.4, height)
     level = (results["ceiling"]["test"], words["ceiling"])
-    add_bars(slide, rows, box, 3.0, [1.1], (0, 0.8), level=level)
+    add_bars(slide, rows, box, 3.5, [1.1], (0, 0.8), level=level)
+
+
+def draw_chip(slide, results, words):
+    """One digit in both colours, and what is answered in software, by one chip with broken devices
+    and by the same chip, more of it broken, with the network made for hardware."""
+    left, top, width, _ = PLACE
+    label, column, digits, step = 4.7, 2.4, 1.8, 0.75
+    first = top + 0.45 + digits + 0.1
+    for place, colour in enumerate(("red", "green")):
+        x = left + label + 0.2 + place * column
+        add_text(slide, [words[colour]], (x, top, column, 0.4), align=PP_ALIGN.CENTER)
+        box = (x + (column - digits) / 2, top + 0.45, digits, digits)
+        picture = slide.shapes.add_picture(digit(results, place), *map(Inches, box))
+        picture._element.nvPicPr.cNvPr.set("descr", words["picture"])
+    shades = {"stratified": BLUE, "broken": VERMILION, "hardened": TEAL}
+    for line, (network, shade) in enumerate(shades.items()):
+        y, answers = first + line * step, [p > 0.5 for p in results["hero"]["answers"][network]]
+        place = (left, y, label, step)
+        add_text(slide, [words[network]], place, LINE, colour=shade, align=PP_ALIGN.RIGHT)
+        for place, answer in enumerate(answers):  # a three is of class 0
+            box = (left + label + 0.2 + place * column, y, column, step)
+            shown, colour = f"{answer:d}", VERMILION if answer else INK
+            add_text(
+                slide, [shown], box, ANSWER, colour=colour, bold=True, align=PP_ALIGN.CENTER
+            )  # fmt: skip
+        verdict = "same" if answers[0] == answers[1] else "differs"
+        x = left + label + 0.4 + 2 * column
+        box = (x, y, left + width - x, step)
+        add_text(slide, [words[verdict]], box, LINE, colour=shade, bold=True)
+
+
+def draw_demo(slide, _, words):
+    """The picture of the page for the lecture, which leads to it."""
+    left, top, width, height = PLACE
+    with Image.open(DEMO) as image:
+        wide = height * image.width / image.height
+    box = (left + (width - wide) / 2, top, wide, height)
+    picture = slide.shapes.add_picture(str(DEMO), *map(Inches, box))
+    picture._element.nvPicPr.cNvPr.set("descr", words["picture"])
+    picture.click_action.hyperlink.address = words["page"]
 
 
 def draw_graphs(slide, _, words):
@@ -574,22 +603,21 @@ def draw_cures(slide, results, words):
 
 
 def draw_realistic(slide, results, words):
-    """Points lost by each effect, by the headline network and by the one made for hardware."""
+    """Points lost by each effect: the headline network and the one made for hardware. The latter's
+    dead columns are found and replaced."""
     rows = []
     for effect, title in words["effects"].items():
         if effect == "dead":
-            chips = [
-                results["columns"][c][DEAD]["lost_do"] for c in ("dead headline", "mended copies")
-            ]
+            chips = [results["columns"][c][DEAD]["lost_do"] for c in ("dead headline", "mended")]
         else:
-            chips = [results["realistic"][chip][effect] for chip in ("headline", "copies")]
+            chips = [results["realistic"][chip][effect] for chip in ("headline", "hardened")]
         bars = [
             (chip["mean"], colour) for chip, colour in zip(chips, (VERMILION, TEAL), strict=True)
         ]
         rows.append((title, bars, [points(chip) for chip in chips], [VERMILION, TEAL]))
     most = max(1.0, *(value for row in rows for value, _ in row[1]))
     headers = [words["headline"], words["ours"]]
-    add_bars(slide, rows, PLACE, 4.0, [1.5, 1.9], (0, most), headers)
+    add_bars(slide, rows, PLACE, 4.0, [1.5, 2.9], (0, most), headers)
 
 
 def draw_columns(slide, _, words):
@@ -649,6 +677,8 @@ def table_of(name, results, words):
 
 DRAWINGS = {
     "hero": draw_hero,
+    "chip": draw_chip,
+    "demo": draw_demo,
     "graphs": draw_graphs,
     "methods": draw_methods,
     "ladder": draw_ladder,
@@ -734,12 +764,14 @@ def pages_of_sources(words):
 def entries_of(language, results):
     """All slides, words and numbers together: those of the talk, then those behind it."""
     text = filled(text_of(language), numbers(results))
-    return [*text["slide"], *text["backup"], *pages_of_sources(text["sources"])]
+    backup = [e for e in text["backup"] if e.get("draw") != "demo" or DEMO.is_file()]
+    return [*text["slide"], *backup, *pages_of_sources(text["sources"])]
 
 
 def sources(language):
     """SHA-256 of everything a presentation is made of."""
     paths = [Path(__file__), ROOT / "slides" / f"text.{language}.toml", BIBLIOGRAPHY]
+    paths += [DEMO] if DEMO.is_file() else []
     return digest([*paths, FIGURES / "results.json", FIGURES / "bench.json"])
 
 

@@ -20,9 +20,11 @@ from pptx.util import Pt
 from report import build as report
 from slides import build as slides
 from tools.files import FIGURES, NOTEBOOK, ROOT
+from tools.records import fixed
 
 REPORT, SLIDES = ROOT / "report", ROOT / "slides"
 LANGUAGES = ("en", "zh")
+PICTURE = MSO_SHAPE_TYPE.PICTURE
 
 
 @pytest.fixture(params=LANGUAGES)
@@ -148,6 +150,51 @@ def test_no_number_is_typed(language):
     assert re.findall(r".{0,20}\d.{0,20}", without_code(report_text(language))) == []
 
 
+def test_typst_rounds_as_python_does():
+    """The notebook's and the slides' numbers are rounded by Python, the report's by typst: all
+    that the results hold, and what lies half-way."""
+    values = sorted({*numbers_of(RESULTS)} | {0.125, 0.375, 2.675, 0.015, 0.74425, 74.25, -0.005})
+    asked = [(100 * value, digits) for value in values if abs(value) < 1e6 for digits in (0, 1, 2)]
+    source = ROOT / "build" / "rounding.typ"
+    source.parent.mkdir(exist_ok=True)
+    source.write_text(
+        '#import "../report/numbers.typ": fixed\n#let asked = yaml(bytes(sys.inputs.asked))\n'
+        "#metadata(asked.map(((value, digits)) => fixed(value, digits))) <answers>",
+        encoding="utf-8",
+    )
+    inputs = {"asked": json.dumps(asked)}
+    try:
+        (found,) = json.loads(
+            typst.query(source, "<answers>", field="value", root=ROOT, sys_inputs=inputs)
+        )
+    finally:
+        source.unlink()
+    assert found == [fixed(value, digits).replace("-", "−") for value, digits in asked]
+
+
+def test_numbers_that_appear_twice_are_the_same(language):
+    """On the slides and in README as in the report."""
+    pages = pypdf.PdfReader(report.PDFS[language]).pages
+    printed = "".join("".join(page.extract_text().split()) for page in pages[:5])
+    values = slides.numbers(RESULTS)
+    told = values.keys() - {"small", "large", "cores"}  # too short to be found
+    assert len(told) > 20
+    assert [name for name in told if values[name].rstrip("%") not in printed] == []
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    story = readme.split("results:story")[1].split("<!-- /results")[0]
+    told = set(re.findall(r"\d+\.\d%", story))
+    assert len(told) >= 7 and [number for number in told if number not in printed] == []
+
+
+def numbers_of(item):
+    """All numbers of a nested record."""
+    if isinstance(item, dict):
+        item = list(item.values())
+    if isinstance(item, list):
+        return [number for part in item for number in numbers_of(part)]
+    return [item] if isinstance(item, int | float) and not isinstance(item, bool) else []
+
+
 def test_the_assignments_numbers_are_the_notebooks(nb):
     """`given` in numbers.typ against the notebook's constants."""
     text = (REPORT / "numbers.typ").read_text(encoding="utf-8")
@@ -168,6 +215,7 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "most-high": f"{broken[1]:.0%}",
         "wire": f"{nb.EFFECTS['wires'][1].ohms:.0f} Ω",
         "prior": "20%",  # of the last row of `exact`
+        "hardware-batch": f"{nb.hardware_recipes(nb.PROFILES['full'])['hardened'].batch_size}",
         "confirmed": "10,000",
     }
     assert list(RESULTS["exact"])[-1].startswith("one class rare: prior .2")
@@ -192,6 +240,15 @@ def test_all_is_cited_and_all_citations_resolve(language):
     labels = re.findall(r"<([\w-]+)>|tag: \"(\w+)\"", report_text(language))
     cited = set(re.findall(r"@([\w-]+)", report_text(language)))
     assert cited - set(itertools.chain(*labels)) == set(entries)
+
+
+def test_lists_of_authors_are_whole():
+    """In English; GB/T 7714 names three."""
+    reader = pypdf.PdfReader(report.PDFS["en"])
+    text = "".join(page.extract_text() for page in reader.pages).split("References")[1]
+    listed = text.split("Settings for reproduction")[0]
+    assert "Courville" in listed and "D’Amour" in listed.replace("'", "’")
+    assert not re.search("et al|and others", listed)
 
 
 def test_every_figure_exists(language):
@@ -277,6 +334,17 @@ def test_both_languages_tell_the_same():
     assert shape(slides.text_of("en")) == shape(slides.text_of("zh"))
 
 
+def test_chinese_words_are_the_glossarys():
+    """Whatever is in the glossary is called so on the slides; the report reads it from there."""
+    glossary = json.loads(report.GLOSSARY.read_text(encoding="utf-8"))
+    words = (words_in(slides.text_of(name), leave=("table", "draw")) for name in LANGUAGES)
+    pairs = list(zip(*words, strict=True))
+    known = [pair for pair in pairs if pair[0] in glossary]
+    assert len(known) > 30
+    assert [pair for pair in known if pair[1] != glossary[pair[0]]] == []
+    assert report_text("zh").count("zh(") > 10
+
+
 def test_no_number_is_typed_on_slides(language):
     """What they show is read from the results; years of publications are no results."""
     texts = words_in(slides.text_of(language), leave=("others", "draw", "table"))
@@ -332,6 +400,18 @@ def test_every_text_is_large_and_fits_its_box(show):
         assert slides.height_of(paragraphs, size.pt, width) <= height + 0.01, frame.text
 
 
+def test_words_stand_out(show):
+    """WCAG's contrast of every coloured run with a white slide."""
+    runs = (r for frame, *_ in text_frames(show) for p in frame.paragraphs for r in p.runs)
+    colours = {str(r.font.color.rgb) for r in runs if r.font.color.type}
+    assert len(colours) >= 4
+    for colour in colours:
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        light = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        dark = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2]
+        assert 1.05 / (dark + 0.05) >= 4.5, colour
+
+
 def test_titles_are_placeholders_on_one_line(show):
     """So that outline, navigation and screen readers find them; no other placeholder is left."""
     titles = [slide.shapes.title for slide in show.slides]
@@ -363,7 +443,7 @@ def test_all_lies_inside_the_slide_and_pictures_are_described(show):
         for shape in slide.shapes:
             assert shape.left >= 0 and shape.left + shape.width <= show.slide_width
             assert shape.top >= 0 and shape.top + shape.height <= show.slide_height
-            if shape.shape_type == MSO_SHAPE_TYPE.PICTURE:
+            if shape.shape_type == PICTURE:
                 assert len(shape._element.nvPicPr.cNvPr.get("descr")) > 5
     assert not any(mark in run.findtext(qn("a:t")) for run in runs_of(show, True) for mark in "{}")
 
@@ -396,6 +476,33 @@ def test_the_hero_shows_a_red_and_a_green_digit():
         with Image.open(slides.digit(RESULTS, channel)) as image:
             bands = [band.getextrema()[1] for band in image.split()]
         assert [bool(most) for most in bands] == [place == channel for place in range(3)]
+
+
+def test_one_chip_is_shown_broken_and_cured(show):
+    """Its answers are the recorded ones, and they tell what the title says."""
+    answers = RESULTS["hero"]["answers"]
+    told = [int(p > 0.5) for name in ("stratified", "broken", "hardened") for p in answers[name]]
+    assert told == [0, 0, 0, 1, 0, 0]
+    large = [
+        frame.text
+        for frame, *_ in text_frames(show)
+        if frame.paragraphs[0].runs[0].font.size == Pt(slides.ANSWER)
+    ]
+    assert large == [str(answer) for answer in told]
+
+
+def test_the_demo_has_a_slide_if_there_is_a_demo(language, monkeypatch, tmp_path):
+    """Its picture leads to the page; without it the slide is left out."""
+    monkeypatch.setattr(slides, "DEMO", tmp_path / "demo.png")
+    without = slides.entries_of(language, RESULTS)
+    before = slides.sources(language)
+    Image.new("RGB", (192, 108)).save(slides.DEMO)
+    entries = slides.entries_of(language, RESULTS)
+    (entry,) = (e for e in entries if e not in without)
+    assert entry["draw"] == "demo" and slides.sources(language) != before
+    show = Presentation(io.BytesIO(slides.presentation(language, RESULTS)))
+    (picture,) = (s for s in show.slides[entries.index(entry)].shapes if s.shape_type == PICTURE)
+    assert picture.click_action.hyperlink.address.startswith("demo.html")
 
 
 def test_a_text_that_is_too_long_is_refused():

@@ -1,5 +1,5 @@
-"""Time the project's commands in a fresh clone of the last commit, beside their budgets: install
-and quick run, memory, size of the checkout, the course's own sample run, and the simulation of
+"""Time the project's commands in a fresh clone of the last commit, beside their budgets: install,
+quick run, tests, memory, size of the checkout, the course's own sample run, and the simulation of
 crossbars as a ratio to stock MemTorch and to the plain CNN.
 
 Writes figures/bench.json; the exit status is 1 if anything is over its budget. The full profile is
@@ -89,6 +89,7 @@ def measure(clone, python):
         "sample": sample,
         "sample_seconds": round(sample["seconds"], 1),
         "speed": last_line(own, "-m", "tools.speed", folder=clone),
+        "test_seconds": seconds([*make, "test"], clone),
     }
 
 

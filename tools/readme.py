@@ -65,26 +65,25 @@ def story(results, bench):
         ["what was found", "主要结果"],
         [
             [
-                f"**Cause.** Trained as usual, a network has {erm} where colour misleads. By the "
-                f"backdoor formula alone the same network has {erm_do}, stratified over colour "
-                f"{headline}; the label noise allows {ceiling}.",
-                f"**因果。** 按常规方式训练的网络，在颜色起误导作用的测试集上准确率为{erm}；"
-                f"同一网络仅用后门公式预测为{erm_do}，按颜色分层训练后为{headline}，"
-                f"标签噪声允许的上限为{ceiling}。",
+                f"**Cause.** Trained as usual, a network has {erm} where colour misleads, {erm_do} "
+                f"by the backdoor formula. Stratified over colour it is {headline}, of {ceiling} "
+                "that label noise allows.",
+                f"**因果。** 颜色误导时，常规训练的网络准确率为{erm}，用后门公式预测则为{erm_do}。"
+                f"按颜色分层训练后为{headline}，标签噪声允许的上限为{ceiling}。",
             ],
             [
-                "**Conversion.** MemTorch divides an input's scale out and never restores it: on "
-                f"its own balanced test the course's network goes from {software} to {stock}; with "
-                f"the scale restored it has {restored}.",
-                f"**转换。** MemTorch 缩放了输入却从未还原：课程样例的网络在其平衡测试集上"
+                "**Conversion.** MemTorch divides an input's scale out and never restores it: the "
+                f"course's network goes from {software} to {stock} on its own balanced test, and "
+                f"with the scale restored back to {restored}.",
+                f"**转换。** MemTorch缩放了输入却从未还原：课程样例的网络在其平衡测试集上"
                 f"由{software}变为{stock}，还原尺度后为{restored}。",
             ],
             [
                 "**Broken chips.** With a tenth of its devices stuck the headline network has "
-                f"{broken}; clipped, in balanced pairs and broken on purpose while training it "
-                f"has {hardened} with three in ten stuck, and nothing is known of the chip.",
+                f"{broken}. A network made for hardware has {hardened} with three in ten stuck, "
+                "and nothing is known of the chip.",
                 f"**故障芯片。** 一成器件卡死时，主网络的准确率为{broken}；"
-                f"经过权重裁剪、平衡器件对和训练时的故障注入，在三成器件卡死、对芯片一无所知时为{hardened}。",
+                f"三成卡死、对芯片一无所知时，面向硬件的网络仍有{hardened}。",
             ],
         ],
     )
@@ -118,7 +117,8 @@ def steps(results, bench):
     return (
         table(["step", "accuracy, % (networks or chips)", "test images"], rows)
         + f"\n\nMean ± standard deviation where colour misleads, {results['profile']} profile;"
-        f" ceiling {fixed(100 * results['ceiling']['test'], 1)}%, a coin gets one half."
+        f" ceiling {fixed(100 * results['ceiling']['test'], 1)}%, a coin gets one half. From"
+        " [`figures/results.json`](figures/results.json), which the notebook writes."
     )
 
 
@@ -127,23 +127,20 @@ def times(results, bench):
     bench = bench or {}
     full = ", an earlier version" if results and is_earlier(bench, results) else ""
     rows = [
-        ("`make install`", "install_seconds", "{:,.0f} s"),
-        ("`make run PROFILE=quick`", "quick_seconds", "{:,.0f} s"),
-        (f"`make run FRESH=1`{full}", "full_seconds", "{:,.0f} s"),
-        ("memory of the quick run", "memory", "{:.1f} GB"),
-        ("memory of the full run", "full_memory", "{:.1f} GB"),
-        ("full run / the course's own run", "ratio_to_sample", "{:.2f}"),
+        ("`make install`", "install_seconds", None),
+        ("`make run PROFILE=quick`", "quick_seconds", "memory"),
+        (f"`make run FRESH=1`{full}", "full_seconds", "full_memory"),
     ]
     lines = []
-    for what, key, style in rows:
-        value = bench.get(key)
-        scale = 1e9 if "GB" in style else 1
-        lines.append([what, "not measured yet" if value is None else style.format(value / scale)])
-    for chip, row in bench.get("speed", {}).items():
-        if chip == "whole":
-            faster = f"{row['times_faster_than_memtorch']:.0f} times as fast as MemTorch"
-            slower = f"{row['times_slower_than_channels_last']:.1f} times the plain network's time"
-            lines.append(["`fast_crossbars`", f"{faster}, {slower}"])
+    for what, seconds, memory in rows:
+        took = f"{bench[seconds]:,.0f} s" if seconds in bench else "not measured yet"
+        lines.append([what, took + (f", {bench[memory] / 1e9:.1f} GB" if memory in bench else "")])
+    ratio = bench.get("ratio_to_sample")
+    lines.append(["that / the course's own run", f"{ratio:.2f}" if ratio else "not measured yet"])
+    if row := (results or {}).get("fast_crossbars", {}).get("whole chip"):  # as in the report
+        faster = f"{row['times_faster_than_memtorch']:.0f} times as fast as MemTorch"
+        slower = f"{row['times_slower_than_plain_network']:.1f} times the plain network's time"
+        lines.append(["`fast_crossbars`", f"{faster}, {slower}"])
     note = f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores." if bench else ""
     if sample := bench.get("sample"):
         note += (
