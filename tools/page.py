@@ -12,13 +12,12 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
 from .files import NOTEBOOK, ROOT, replacing
+from .pictures import TITLE, describe_pictures
 
 PAGE = ROOT / "build" / "coloredmnist.html"
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-TITLE = "Colored MNIST, causal and memristive"
 # Code is left alone; then displayed and inline formulas, not preceded by a backslash.
 FORMULA = re.compile(r"```.*?```|`[^`\n]*`|\$\$(.+?)\$\$|(?<!\\)\$([^$\n]+?)\$", re.DOTALL)
-DRAWN = re.compile(r'def (draw_\w+)\(.*?\):\n\s+"""(.*?)(?:\.\s|; `|: `|\.?""")', re.DOTALL)
 
 
 def with_mathml(markdown):
@@ -33,21 +32,6 @@ def with_mathml(markdown):
         return mathml.replace("\n", "")
 
     return FORMULA.sub(drawn, markdown)
-
-
-def describe_pictures(notebook):
-    """Give every picture that has none an alternative text, in its output's metadata as Jupyter
-    keeps it: the first sentence of the function that draws it, in a cell's order."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    says = dict(DRAWN.findall("\n".join(cell.source for cell in code)))
-    for cell in code:
-        names = [name for name in re.findall(r"draw_\w+", cell.source) if name in says]
-        pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
-        names = names[-len(pictures) :] or [None]
-        for i, output in enumerate(pictures):
-            text = " ".join(says.get(names[min(i, len(names) - 1)], TITLE).split())
-            output.metadata.setdefault("image/png", nbformat.from_dict({}))
-            output.metadata["image/png"].setdefault("alt", output.metadata.get("alt", text))
 
 
 def rendered(notebook):

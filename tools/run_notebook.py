@@ -27,7 +27,7 @@ from traitlets import default
 
 from .files import NOTEBOOK, ROOT, copy_project, replacing
 from .memory import peak_memory
-from .pictures import slim_png
+from .pictures import describe_pictures, slim_png
 from .records import note_full_run
 
 NAME = NOTEBOOK.name
@@ -132,8 +132,8 @@ def make_copy(root, profile):
 
 
 def finished(path):
-    """Return the executed notebook without what papermill and nbclient noted about the run, and
-    with smaller pictures: the fine ones are in figures/."""
+    """Return the executed notebook without what papermill and nbclient noted about the run, with
+    smaller pictures (the fine ones are in figures/) and a text for each."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("papermill", None)
     notebook.metadata["kernelspec"] = dict(KERNELSPEC)
@@ -146,6 +146,7 @@ def finished(path):
             if "image/png" in output.get("data", {}):
                 png = slim_png(base64.b64decode(output.data["image/png"]))
                 output.data["image/png"] = base64.b64encode(png).decode()
+    describe_pictures(notebook)
     nbformat.validate(notebook)
     return notebook
 
