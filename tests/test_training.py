@@ -989,7 +989,7 @@ def test_stuck_pairs_by_hand(nb):
     """Weights 2, -1 and .5 of a range of 2: each device alone at low or at high resistance."""
     weights, top = torch.tensor([2.0, -1.0, 0.5], requires_grad=True), torch.tensor(2.0)
     healthy, low, high = (torch.full((3,), x) for x in (0.5, 0.0, 1.0))
-    expected = {  # fates of the pair: weights. The parts are (2 + w) / 4 and (2 - w) / 4 of the range
+    expected = {  # fates of the pair: weights. Its parts: (2 + w) / 4 and (2 - w) / 4 of the range
         (healthy, healthy): [2, -1, 0.5],
         (low, healthy): [2, 0.5, 1.25],
         (healthy, low): [0, -1.5, -0.75],
