@@ -330,7 +330,7 @@ def kernel(tmp_path_factory):
 def test_surroundings_change_no_figure(kernel, nb):
     """Neither MPLBACKEND nor a matplotlibrc: a picture is shown, in the notebook's style."""
     outputs = kernel.run(
-        "figure = plt.figure(); plt.plot([1, 2]); figure.patch.get_facecolor()[:3]"
+        "figure, _ = canvas(1.0); plt.plot([1, 2]); figure.patch.get_facecolor()[:3]"
     )
     shown = {mime for _, content in outputs for mime in content.get("data", {})}
     assert "image/png" in shown

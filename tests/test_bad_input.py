@@ -249,7 +249,9 @@ def test_impossible_recipes_name_the_field(nb):
             pytest.fail(str(changes))
     with pytest.raises(ValueError, match=r"(?s)vrex.*GrayscaleCNN"):
         nb.Recipe(method="irmv2", network="ResNet")
-    assert nb.Recipe(environments=("train2",), stuck=(0.5, 0.5)).environments == ("train2",)
+    with pytest.raises(ValueError, match="a clip where devices are stuck"):
+        nb.Recipe(stuck=(0.5, 0.5))
+    assert nb.Recipe(environments=("train2",), stuck=(0.5, 0.5), clip=1.0).clip == 1.0
 
 
 def test_impossible_profiles_are_named(nb):
