@@ -208,7 +208,7 @@ def crossbars(nb, chip):
     """A chip's conductances, positive minus negative array, as the page takes them: base64."""
     found = []
     for layer in nb.memristive_layers(chip):
-        cells = nb.cells_of(layer, layer.crossbars[0])
+        cells = nb.cells_of(layer.crossbars[0])
         first, second = (array.conductance_matrix.reshape(-1)[cells] for array in layer.crossbars)
         found.append(base64.b64encode((first - second).numpy().tobytes()).decode())
     found[0] = base64.b64encode(base64.b64decode(found[0])[: 50 * 32 * 4]).decode()  # none is blue
@@ -275,16 +275,19 @@ def test_its_own_chips_are_built_as_in_the_notebook(
     """The devices that the page breaks, broken in the notebook's chip: mapping, copies and, nearly,
     wires agree."""
     chip, rate, few = intended[net], 0.1, painted[:100]
-    chip = nb.with_copies(chip) if copies else nb.copy_memristive(chip)
-    for place, (layer, array) in enumerate(nb.arrays_of(chip)):
-        cells, flat = nb.cells_of(layer, array), array.conductance_matrix.view(-1)
-        used = cells[:50] if layer is nb.memristive_layers(chip)[0] else cells
-        order = stuck_order(1, place, used.numel())
-        flat[used.flatten()[order[: round(rate * used.numel())]]] = 1 / chip.config.r_on
-    if wires:
-        nb.put_wires(chip, build.OHMS)
-    if copies:
-        nb.join_copies(chip)
+    chip, place = nb.copy_memristive(chip), 0
+    for layer in nb.memristive_layers(chip):
+        beside = nb.copies_that_fit(layer) if copies else 1
+        values = nb.conductances_of(layer).repeat(1, 1, beside)
+        for part in values:
+            used = part.numel() if place > 1 else 50 * part.shape[1]  # nothing is blue
+            order = stuck_order(1, place, used)
+            part.view(-1)[order[: round(rate * used)]] = 1 / chip.config.r_on
+            place += 1
+        if wires:
+            for tile in (tile for part in values for tile in nb.tiles_of(layer, part)):
+                tile.copy_(nb.effective_conductances(tile, build.OHMS))
+        nb.write(layer, values.unflatten(-1, (beside, -1)).mean(-2))
     settings = (
         f"{{ seed: 1, rate: {rate}, copies: {str(copies).lower()}, wires: {str(wires).lower()} }}"
     )
