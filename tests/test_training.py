@@ -811,7 +811,7 @@ def test_choosing_works_without_a_test_file(nb, tmp_path, monkeypatch):
     stages = stages_of(
         nb, first=(first, None, False), second=(nb.replace(first, flip_rate=0.0), "first", True)
     )
-    record = nb.train_networks("chain", stages, [1], [7], tmp_path, watched=True)
+    record = nb.train_networks("chain", stages, [1], [7], tmp_path, scored="passes")
     assert opened == {"train1.pt", "train2.pt", "first-1.pt"}
     assert set(record["held_out"]) == {"first", "second"} and record["passes"]
     assert all(scores[0]["count"] == 60 for scores in record["held_out"].values())
@@ -901,11 +901,14 @@ def test_watching_influences_nothing(nb, tmp_path):
     """The same network, whether or not its held-out accuracy is written down on the way."""
     save(nb, tmp_path, pair(nb, 60))
     stages = stages_of(nb, x=(recipe(nb, images=60, examples=256), None, False))
-    plain, watched = (
-        nb.train_networks("x", stages, [0], [1], tmp_path, watched=w) for w in (False, True)
+    silent, plain, watched = (
+        nb.train_networks("x", stages, [0], [1], tmp_path, scored=how)
+        for how in (None, "stages", "passes")
     )
-    assert plain["files"] == watched["files"] and plain["held_out"] == watched["held_out"]
-    assert plain["passes"] == [] and watched["passes"][-1] == watched["held_out"]["x"]
+    assert silent["files"] == plain["files"] == watched["files"]
+    assert silent["held_out"] == {} and plain["held_out"] == watched["held_out"]
+    assert silent["passes"] == plain["passes"] == []
+    assert watched["passes"][-1] == watched["held_out"]["x"]
     assert len(watched["passes"]) == 3  # 16 batches, 6 a pass
 
 
