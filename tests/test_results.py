@@ -168,6 +168,19 @@ def test_steps_are_told_apart(results):
     assert all(step["title"] and "e = 0.9" in step["test_set"] for step in steps)
 
 
+def test_steps_are_what_the_sections_found(results):
+    """In software, and on chips the headline network less the points that its chips lose."""
+    step = {row["id"]: row["accuracy"]["mean"] for row in results["steps"]}
+    software, headline = results["software"], results["headline"]["accuracy_do"]["mean"]
+    assert step["software_erm"] == software["erm"]["accuracy"]["mean"]
+    assert step["software_erm_do"] == software["erm"]["accuracy_do"]["mean"]
+    assert step["software_backdoor_do"] == headline
+    for name, cure, fault in (("hardened", "hardened", "30%"), ("copies", "copies", "50%")):
+        lost = results["cures"][cure]["lost"][f"low {fault}"]["mean"]
+        assert step[f"broken_{name}"] == pytest.approx(headline - lost / 100)
+    assert step["broken_headline"] == results["joint"]["10%"]["accuracy"]["mean"]
+
+
 def test_headline_is_what_held_out_images_chose(results):
     """The headline network is a rung, and its numbers are those among the methods."""
     headline, software = results["headline"], results["software"]
