@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -141,10 +140,10 @@ def test_workers_die_with_their_run(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
     """As on a read-only disk: what is wrong, and what to do."""
 
-    def refuse(*_):
+    def refuse(**_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(nb.tempfile, "TemporaryFile", refuse)
     with pytest.raises(RuntimeError, match=r"data/.*Read-only file system.*writable"):
         nb.prepare_folders(tmp_path / "data")
 
