@@ -926,6 +926,38 @@ def test_the_simplest_rung_that_is_not_worse(nb):
     assert nb.simplest_not_worse({"a": best, "b": other}) == "a"
 
 
+def test_scores_by_pass_are_the_same_alone_and_stacked(nb):
+    """Of two networks and two passes: a task each, as on a CPU, or one for both, as on a GPU."""
+    alone = [{"passes": [[{"x": 1}], [{"x": 2}]]}, {"passes": [[{"x": 3}], [{"x": 4}]]}]
+    stacked = [{"passes": [[{"x": 1}, {"x": 3}], [{"x": 2}, {"x": 4}]]}]
+    assert nb.score_by_pass(alone, "x") == nb.score_by_pass(stacked, "x") == [[1, 3], [2, 4]]
+    trained = {"train a": 1, "train a-1": 2, "train a_b": 3, "train b": 4}
+    assert nb.records_of("a", trained) == [1, 2]
+
+
+def test_a_prediction_holds_within_its_range(nb):
+    """Ends included; the mean decides."""
+    found = nb.summary([0.1, 0.3])
+    for low, high, holds in ((0.0, 0.2, True), (0.0, 0.1, False), (0.25, 1.0, False)):
+        assert nb.refutation("x", found, low, high)["holds"] is holds
+
+
+def test_methods_are_shown_with_their_paired_difference(nb, monkeypatch):
+    """First cells, measures below their headings, and the difference to the reference, in points:
+    of a's answers one in four is right, of b's two."""
+    value, shown = nb.summary([0.5]), []
+    found = dict.fromkeys("ab", dict.fromkeys(nb.MEASURES, value))
+    correct = {"a": {"do": [[1, 0, 0, 0]]}, "b": {"do": [[1, 1, 0, 0]]}}
+    rows = {"a": ("A", "x"), "b": ("B", "y")}
+    monkeypatch.setattr(nb, "show_table", lambda *table: shown.append(table))
+    differences = nb.show_methods(rows, found, correct, "b")
+    ((heads, table),) = shown
+    assert heads[:4] == ["method", "is told", "plain", "averaged"]
+    assert heads[-1] == "averaged, less B"
+    assert table == [["A", "x", *["50.0"] * 4, "-25.00 ± 25.00"], ["B", "y", *["50.0"] * 4, ""]]
+    assert differences["a"]["mean"] == -0.25 and differences["b"]["mean"] == 0
+
+
 def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
     """The same images, length, optimiser for all; the sample's network is trained as the sample
     says: train1, SGD of 1e-3, batches of 32, images as they are."""
@@ -937,9 +969,11 @@ def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
     assert (sample.environments, sample.optimiser, sample.batch_size) == (("train1",), "sgd", 32)
     assert (sample.learning_rate, sample.augment, sample.averaging) == (1e-3, 0, 0)
     assert (sample.method, sample.network, sample.passes) == ("repetition", "SampleCNN", 10)
-    aware, student = nb.chain_recipes(profile, "strata")
+    stages = nb.chain_stages(profile, "strata", prefix="x_")
+    (aware, start, taught), (student, *how) = stages["x_aware"], stages["x_taught"]
     assert (aware.flip_rate, student.flip_rate) == (0.25, 0)
-    assert (aware.method, student.method) == ("strata", "strata")
+    assert (aware.method, student.method, start) == ("strata", "strata", "strata")
+    assert not taught and how == ["x_aware", True]
 
 
 def test_sample_network_sees_pixels_up_to_255(nb):
