@@ -149,7 +149,7 @@ def test_impossible_models_are_refused(nb, small):
         nb.to_memristive(chip, nb.MemristorConfig())
     with pytest.raises(ValueError, match="linear or convolutional layers"):
         nb.to_memristive(nn.Sequential(nn.ReLU()), nb.MemristorConfig())
-    with pytest.raises(ValueError, match="without memristive layers"):
+    with pytest.raises(ValueError, match="expected memristive layers"):
         nb.apply_device_faults(net, 0.1, 0.0, seed=0)
     for value in (NAN, INFINITE):
         bad = nn.Sequential(nn.Linear(4, 2))
