@@ -137,7 +137,7 @@ def test_an_adc_has_whole_bits(nb, small):
 @pytest.mark.parametrize("ohms", [0, -1.0, NAN, INFINITE])
 def test_wires_have_a_resistance(nb, ohms):
     """Without any, conductances are what they are; the cure is not to ask."""
-    with pytest.raises(ValueError, match=r"ohms is .*finite resistance > 0"):
+    with pytest.raises(ValueError, match=r"impossible wire: .*finite resistance > 0"):
         nb.effective_conductances(torch.rand(3, 2), ohms)
 
 
