@@ -492,20 +492,10 @@ def assignment(nb):
 def test_the_config_is_the_assignments(nb):
     """The sample's numbers, and the input's scale restored; frozen and hashable."""
     config = nb.MemristorConfig()
-    expected = {
-        "memristor": "VTEAM",
-        "scheme": "DoubleColumn",
-        "r_on": R_ON,
-        "r_off": R_OFF,
-        "tile_shape": (128, 128),
-        "adc_resolution": 8,
-        "adc_overflow_rate": 0.0,
-        "max_input_voltage": 0.3,
-        "quant_method": "linear",
-        "restore_scale": True,
-        "balanced": False,
-    }
-    assert dataclasses.asdict(config) == expected
+    hardware = dict(memristor="VTEAM", r_on=R_ON, r_off=R_OFF, max_input_voltage=0.3)
+    mapping = dict(scheme="DoubleColumn", balanced=False, tile_shape=(128, 128), restore_scale=True)
+    converter = dict(adc_resolution=8, adc_overflow_rate=0.0, quant_method="linear")
+    assert dataclasses.asdict(config) == hardware | mapping | converter
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.r_on = 1.0
     assert hash(config) == hash(nb.MemristorConfig())
@@ -1148,22 +1138,9 @@ def test_wires_of_a_chip_are_those_of_its_tiles(nb, tile_shape):
 # Converters of fixed range
 
 
-TABLE = {  # codes of 3 bits and range 2: steps of .5, from -4 to 3
-    -9.0: -2.0,
-    -2.0: -2.0,
-    -1.76: -2.0,
-    -1.74: -1.5,
-    -0.26: -0.5,
-    -0.25: 0.0,  # half-way codes go up
-    0.0: 0.0,
-    0.24: 0.0,
-    0.25: 0.5,
-    1.1: 1.0,
-    1.5: 1.5,
-    1.9: 1.5,
-    2.0: 1.5,
-    7.0: 1.5,
-}
+# Codes of 3 bits and range 2 are steps of .5, from -4 to 3; half-way codes go up.
+TABLE = {-9: -2, -2: -2, -1.76: -2, -1.74: -1.5, -0.26: -0.5, -0.25: 0, 0: 0, 0.24: 0}
+TABLE |= {0.25: 0.5, 1.1: 1, 1.5: 1.5, 1.9: 1.5, 2: 1.5, 7: 1.5}
 
 
 def test_an_output_converter_of_fixed_range_by_hand(nb):
@@ -1316,11 +1293,10 @@ def test_dead_columns_of_other_pairs_count_as_zero_weights(nb, where, sign):
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6 * HIGHEST)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_columns_without_dead_ones_are_not_mended(nb, balanced):
+def test_columns_without_dead_ones_are_not_mended(nb):
     """Of a chip with devices stuck singly no conductance moves, and all copies are in use."""
-    layer, planned = balanced_layer(nb, balanced, copies=2)
-    for share in (0.0, 0.2):
+    for balanced, share in itertools.product((False, True), (0.0, 0.2)):
+        layer, planned = balanced_layer(nb, balanced, copies=2)
         values = torch.where(torch.rand(planned.shape) < share, HIGHEST, planned)
         found, use = nb.mended(layer, values, 2, balanced)
         assert torch.equal(found, values) and use.all()
