@@ -161,7 +161,7 @@ def test_impossible_models_are_refused(nb, small):
 def test_unknown_cures_are_named(nb, small):
     """With those that there are, before the chip is worn."""
     net, chip = small
-    with pytest.raises(ValueError, match=r"prayer.*copies, columns, map, gain, calibrate, second"):
+    with pytest.raises(ValueError, match=r"copies, columns, map, gain, calibrate, second.*prayer"):
         nb.cured(chip, net, nb.Wear(), 0, ("map", "prayer"), torch.rand(3, 4))
     with pytest.raises(ValueError, match="prayer"):
         nb.cured(chip, net, nb.Wear(), 0, ("second", "prayer"), torch.rand(3, 4))

@@ -1514,7 +1514,7 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
         seed, wear, _, _ = made[chip]
         asked.setdefault((wear.low, wear.ohms), {})[seed] = pictures[:, :, 3, 5].amax(1).tolist()
         assert shifted
-        return {"red": f"{chip}"}
+        return {"red": torch.ones(1)}
 
     monkeypatch.setattr(nb, "cured", cured)
     monkeypatch.setattr(nb, "ask_chip", ask_chip)
@@ -1523,10 +1523,10 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
     jobs = {job: (dataclasses.asdict(wear), ()) for job, wear in wears.items()}
     for k in (0, 1):
         value = nb.measure_chips(
-            "hard", False, k, jobs, (2, 3), images, 4, shifted=True, wires=1, root=run_folder
+            "hard", False, k, jobs, (2, 3), images, 4, 1, shifted=True, root=run_folder
         )
         counts = {job: len(chips) for job, chips in value["found"].items()}
-        assert counts == {"few": 3, "many": 3, "wires": 1} and len(value["software"]) == 3
+        assert counts == {"few": 3, "many": 3, "wires": 1}
     few, many, wires = asked[0.1, 0.0], asked[0.2, 0.0], asked[0.0, 1.0]
     assert few == many and len(few) == 6 and len(wires) == 2
     assert all(few[seed] == numbers for seed, numbers in wires.items())
@@ -1539,21 +1539,26 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
 
 
 def test_tables_become_tasks(nb):
-    """One a network for each pair of network and mapping, the longest first; every cell once, with
-    the cures of its row and of its column."""
+    """One for each row and network, first those with wires or cures that take long; every cell
+    once, with the cures of its row and of its column."""
     rows = {"a": ("", "backdoor", False, ()), "b": ("", "hardened", True, ("copies",))}
     rows["c"] = ("", "hardened", True, ())
     columns = {"x": (nb.Wear(low=0.1), ()), "y": (nb.Wear(hours=9), ("gain",))}
-    profile = nb.Profile(networks=2)
-    tasks = list(nb.chip_tasks("t", [(rows, columns)], profile).values())
-    made = [(task["checkpoint"], task["balanced"], task["k"]) for _, task in tasks]
-    assert made == [(n, b, k) for n, b in (("hardened", True), ("backdoor", False)) for k in (0, 1)]
-    jobs = tasks[0][1]["jobs"] | tasks[2][1]["jobs"]
-    assert {job: cures for job, (_, cures) in jobs.items()} == {
-        "a, x": (), "a, y": ("gain",), "b, x": ("copies",), "b, y": ("copies", "gain"),
-        "c, x": (), "c, y": ("gain",),
-    }  # fmt: skip
-    assert all(nb.Wear(**wear) == columns[job[-1]][0] for job, (wear, _) in jobs.items())
+    wired = {"d": ("", "hardened", True, ())}, {"z": (nb.Wear(ohms=1.0), ())}
+    tasks = nb.chip_tasks("t", [(rows, columns), wired], nb.Profile(networks=2))
+    assert len(tasks) == 8
+    made = [(task["checkpoint"], task["balanced"], task["k"]) for _, task in tasks.values()]
+    order = ["hardened", "hardened", "backdoor", "hardened"]
+    assert made == [(name, name == "hardened", k) for name in order for k in (0, 1)]
+    for k in (0, 1):
+        jobs = [job for _, task in tasks.values() if task["k"] == k for job in task["jobs"].items()]
+        assert {job: cures for job, (_, cures) in jobs} == {
+            "a, x": (), "a, y": ("gain",), "b, x": ("copies",), "b, y": ("copies", "gain"),
+            "c, x": (), "c, y": ("gain",), "d, z": (),
+        }  # fmt: skip
+        assert len(jobs) == 7
+        wears = {column: wear for column, (wear, _) in (columns | wired[1]).items()}
+        assert all(nb.Wear(**wear) == wears[job[-1]] for job, (wear, _) in jobs)
 
 
 def test_a_chips_answers_are_the_networks(nb):
@@ -1569,7 +1574,7 @@ def test_a_chips_answers_are_the_networks(nb):
     logits = [nb.predict(network, x).log() for x in (environment, environment.flip(1).roll(2, 1))]
     last.bias.data -= sum(logits).median(0).values / 2  # so that both classes are answered
     chip = nb.to_memristive(network, nb.MemristorConfig(adc_resolution=None))
-    answers = nb.unpacked(nb.ask_chip(chip, environment, shifted=True), 30)
+    answers = nb.ask_chip(chip, environment, shifted=True)
     red, blank = torch.zeros(30, 3, 28, 28), torch.zeros(30, 3, 28, 28)
     red[:, 0], blank[:, 1] = images / 255, images / 255
     moved = torch.zeros_like(red)
@@ -1584,8 +1589,8 @@ def test_a_chips_answers_are_the_networks(nb):
 
 
 def test_points_lost_by_hand(nb):
-    """Two networks of two chips: chip d of network k is number 2 k + d, is compared with the
-    software's average on its own images, and its shifts are counted there."""
+    """Two networks of two chips: chip d of network k is number 2 k + d, is compared with network
+    k's average in software on its own images, and its shifts are counted there."""
     count, total = 40, 4
     test, draw = some_images(nb, count), random.Random(0)
     place = torch.arange(count)  # both labels in both colours for every chip
@@ -1599,16 +1604,13 @@ def test_points_lost_by_hand(nb):
             for _ in range(2)
         ]
 
-    software = [answers("red", "green", "do") for _ in range(2)]
+    software = [torch.tensor([draw.randrange(2) for _ in range(count)]) for _ in range(2)]
     low = [answers("red", "green", "do", "shifted") for _ in range(2)]
     values = {
-        f"chips {k}": {
-            "k": k, "software": [nb.packed(chip) for chip in software[k]],
-            "found": {"low": [nb.packed(chip) for chip in low[k]]},
-        }
+        f"chips {k}": {"k": k, "found": {"low": [nb.packed(chip) for chip in low[k]]}}
         for k in range(2)
-    }  # fmt: skip
-    table = nb.chip_table(values, profile, test, clean)
+    }
+    table = nb.chip_table(values, profile, test, clean, software)
     for k, d in itertools.product(range(2), range(2)):
         places = list(range(2 * k + d, count, total))[:8]
         chip, row = low[k][d], table["low"][k][d]
@@ -1616,10 +1618,10 @@ def test_points_lost_by_hand(nb):
             (chip["red"] if test.is_red[i] else chip["green"])[n] == test.labels[i]
             for n, i in enumerate(places)
         ]
-        base = [software[k][d]["do"][n] == test.labels[i] for n, i in enumerate(places)]
+        base = [software[k][i] == test.labels[i] for i in places]
         assert row["lost"] == pytest.approx(100 * (sum(base) - sum(own)).item() / 8)
         right_do = [chip["do"][n] == clean[i] for n, i in enumerate(places)]
-        best = [software[k][d]["do"][n] == clean[i] for n, i in enumerate(places)]
+        best = [software[k][i] == clean[i] for i in places]
         # a quarter of the labels is wrong: a point of clean classes is half a point of accuracy
         assert row["lost_do"] == pytest.approx(50 * (sum(best) - sum(right_do)).item() / 8)
         moved = sum(a != b for a, b in zip(chip["shifted"], chip["red"], strict=True))
