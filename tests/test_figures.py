@@ -110,6 +110,12 @@ def test_rows_of_dots_show_what_was_found(nb):
     assert axis.get_xlabel() == "axis" and axis.yaxis_inverted()
 
 
+def test_small_numbers_have_two_decimals(nb):
+    """Others one, and nothing is minus nought."""
+    found = [nb.decimals(value) for value in (74.31, 1.0, 0.999, -0.16, -1.25, -0.001, 0.0)]
+    assert found == ["74.3", "1.0", "1.00", "-0.16", "-1.2", "0.00", "0.00"]
+
+
 def test_what_cannot_be_drawn_is_refused(nb):
     """A language, a size or a word that is unknown is named; numbers need no word."""
     for wrong in ({"language": "fr"}, {"size": "poster"}):
