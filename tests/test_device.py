@@ -3,6 +3,7 @@ refuses to mix with tensors of the CPU as a GPU would, but for products: those a
 
 import contextlib
 
+import joblib
 import pytest
 import torch
 from torch import nn
@@ -14,6 +15,21 @@ def test_the_device_is_one_that_exists(nb):
     """A GPU where there is one; a tensor can be made there."""
     assert nb.DEVICE.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert torch.zeros(1, device=nb.DEVICE).device.type == nb.DEVICE.type
+
+
+def test_one_process_drives_the_gpu(nb, monkeypatch):
+    """Networks are trained and asked in this process where there is a GPU, chips by all workers."""
+    networks = [*nb.training_tasks({"a": {}}, [1, 2]).values()]
+    networks += nb.testing_tasks({"a": "CNN"}, 1, 9).values()
+    chips = [(nb.measure_chips, {})]
+    monkeypatch.setattr(nb, "WORKERS", 2)
+    for device, tasks, jobs in (("cuda", networks, 1), ("cuda", chips, 2), ("cpu", networks, 2)):
+        monkeypatch.setattr(nb, "DEVICE", torch.device(device))
+        with nb.workers(tasks=tasks):
+            assert joblib.effective_n_jobs(None) == jobs
+    monkeypatch.setattr(nb, "DEVICE", torch.device("cuda"))
+    (both,) = nb.training_tasks({"a": {}}, [1, 2]).values()
+    assert both[1]["numbers"] == [0, 1]
 
 
 def test_predictions_are_made_where_the_network_is(nb):

@@ -1205,7 +1205,7 @@ def test_interrupted_write_leaves_the_old_file(nb, tmp_path):
 @pytest.fixture
 def here(nb, tmp_path, monkeypatch):
     """Tasks run in this process, in a folder of their own."""
-    monkeypatch.setattr(nb, "workers", lambda address: contextlib.nullcontext())
+    monkeypatch.setattr(nb, "workers", lambda address, tasks: contextlib.nullcontext())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
