@@ -93,6 +93,14 @@ def test_executed_from_top_to_bottom_without_errors_or_warnings(code_cells):
         assert len(stderr.splitlines()) <= 2 and "Warning" not in stderr, stderr
 
 
+def test_tables_are_there_as_text_too(code_cells):
+    """For viewers that show no Markdown of a file that they do not trust."""
+    shown = [o.data for c in code_cells for o in c.outputs if o.output_type == "display_data"]
+    tables = [data for data in shown if "text/markdown" in data]
+    assert len(tables) > 9
+    assert all(data["text/plain"] == data["text/markdown"] for data in tables)
+
+
 def test_no_trace_of_the_machine_or_of_the_runner(cells):
     """No folder of the machine that ran it, no papermill metadata, no injected parameters."""
     text = json.dumps([cell.get("outputs", []) for cell in cells])
