@@ -13,7 +13,7 @@ WITHOUT = $(filter-out 0 no,$(NO_COMPILER))
 INSTALL = -m tools.install --memtorch "$(MEMTORCH)" $(if $(WITHOUT),--no-compiler)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run check test lint lab readme report slides demo html reproduce versions bench clean
+.PHONY: help install run check test lint lab readme report slides demo html pdf reproduce versions bench clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,10 @@ demo: install ## build slides/demo.html, the page for the lecture, from a full r
 
 html: install ## render the notebook as one page that needs no network, in build/
 	@$(VENV) -m tools.page
+
+pdf: install ## print the notebook without its code in build/, with LaTeX (pandoc and xelatex)
+	@$(VENV) -m nbconvert --to pdf --no-input --output-dir build --template chinese \
+		--TemplateExporter.extra_template_basedirs=tools/nbconvert coloredmnist.ipynb
 
 reproduce: install ## run the quick profile twice from nothing and compare every number
 	@$(VENV) -m tools.reproduce

@@ -53,7 +53,7 @@ def test_help_is_the_default_and_lists_every_target():
     listed = set(re.findall(r"^make ([a-z]+) +\S", shown.stdout, re.MULTILINE))
     targets = set(re.findall(r"^([a-z]+):(?!=)", MAKEFILE, re.MULTILINE))
     assert targets == {
-        *"help install run check test lint lab readme report slides demo html".split(),
+        *"help install run check test lint lab readme report slides demo html pdf".split(),
         *"reproduce versions bench clean".split(),
     }
     assert targets <= listed
@@ -502,6 +502,24 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
         os.kill(kernel, 0)
     (tmp_path / "go").touch()
     assert call(*runner(tmp_path)).returncode == 0
+
+
+@pytest.mark.skipif(not shutil.which("pandoc"), reason="nbconvert needs pandoc for LaTeX")
+def test_latex_keeps_chinese_and_tables():
+    """Each Chinese sentence of the notebook, with a font for it; tables as tables."""
+    template = "--TemplateExporter.extra_template_basedirs=tools/nbconvert", "--template=chinese"
+    how = "--to=latex", "--no-input", "--stdout", "coloredmnist.ipynb"
+    found = call(sys.executable, "-m", "nbconvert", *template, *how).stdout
+    assert r"\usepackage{xeCJK}" in found and r"\CJKfont{Noto Serif CJK SC}" in found
+    cells = nbformat.read(ROOT / "coloredmnist.ipynb", as_version=4).cells
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    said = set(re.findall("[\u4e00-\u9fff]{4,}", "".join(texts)))
+    assert len(said) > 100 and said <= set(re.findall("[\u4e00-\u9fff]{4,}", found))
+    outputs = [
+        o for c in cells for o in c.get("outputs", []) if "text/markdown" in o.get("data", {})
+    ]
+    written = [text for text in texts if re.search(r"^\|[ :-]+\|", text, re.MULTILINE)]
+    assert found.count(r"\begin{longtable}") >= len(outputs) + len(written)
 
 
 def test_committed_pictures_are_small_and_look_the_same():
