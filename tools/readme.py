@@ -65,25 +65,23 @@ def story(results, bench):
         ["what was found", "主要结果"],
         [
             [
-                f"**Cause.** Trained as usual, a network has {erm} where colour misleads, {erm_do} "
-                f"by the backdoor formula. Stratified over colour it is {headline}, of {ceiling} "
-                "that label noise allows.",
+                f"**Cause.** Usual training has {erm} where colour misleads, {erm_do} by the "
+                f"backdoor formula. Strata of colour have {headline}; label noise allows {ceiling}.",
                 f"**因果。** 颜色误导时，常规训练的网络准确率为{erm}，用后门公式预测则为{erm_do}。"
                 f"按颜色分层训练后为{headline}，标签噪声允许的上限为{ceiling}。",
             ],
             [
-                "**Conversion.** MemTorch divides an input's scale out and never restores it: the "
-                f"course's network goes from {software} to {stock} on its own balanced test, and "
-                f"with the scale restored back to {restored}.",
+                "**Conversion.** MemTorch loses the scale of inputs: the course's network goes from "
+                f"{software} to {stock} on its own balanced test, and with the scale restored back "
+                f"to {restored}.",
                 f"**转换。** MemTorch缩放了输入却从未还原：课程样例的网络在其平衡测试集上"
                 f"由{software}变为{stock}，还原尺度后为{restored}。",
             ],
             [
                 "**Broken chips.** With a tenth of its devices stuck the headline network has "
-                f"{broken}. A network made for hardware has {hardened} with three in ten stuck, "
-                "and nothing is known of the chip.",
+                f"{broken}. One made for hardware has {hardened} with three tenths stuck.",
                 f"**故障芯片。** 一成器件卡死时，主网络的准确率为{broken}；"
-                f"三成卡死、对芯片一无所知时，面向硬件的网络仍有{hardened}。",
+                f"三成卡死时，面向硬件的网络仍有{hardened}。",
             ],
         ],
     )
