@@ -70,7 +70,7 @@ def test_missing_checkpoints_and_unknown_networks_are_named(nb, tmp_path, checkp
     """What is missing and what to do; which networks there are."""
     with pytest.raises(FileNotFoundError, match=r"other\.pt.*Run the notebook"):
         nb.load_network("other", root=tmp_path)
-    with pytest.raises(ValueError, match=r"'RNN'.*CNN, SampleCNN, GrayscaleCNN"):
+    with pytest.raises(ValueError, match=r"CNN, SampleCNN, GrayscaleCNN.*'RNN'"):
         nb.load_network("net", "RNN", root=tmp_path)
 
 
