@@ -1521,10 +1521,10 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
     monkeypatch.setattr(nb, "to_memristive", lambda network, config, own_devices: config)
     wears = {"few": nb.Wear(low=0.1), "many": nb.Wear(low=0.2), "wires": nb.Wear(ohms=1.0)}
     jobs = {job: (dataclasses.asdict(wear), ()) for job, wear in wears.items()}
+    profile = nb.Profile(2, 3, chip_images=images, calibration_images=4, wired=1)
+    profile = dataclasses.asdict(profile)
     for k in (0, 1):
-        value = nb.measure_chips(
-            "hard", False, k, jobs, (2, 3), images, 4, 1, shifted=True, root=run_folder
-        )
+        value = nb.measure_chips("hard", False, k, jobs, profile, shifted=True, root=run_folder)
         counts = {job: len(chips) for job, chips in value["found"].items()}
         assert counts == {"few": 3, "many": 3, "wires": 1}
     few, many, wires = asked[0.1, 0.0], asked[0.2, 0.0], asked[0.0, 1.0]
