@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import nbformat
 import pytest
@@ -59,7 +59,7 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     tasks |= nb.chip_tasks("few", tables, profile, shifted=True)
     for function, arguments in tasks.values():
         assert json.dumps(function(**arguments))
-    asked = {"k": 0, "chips": [1, 1], "count": 200, "seed": 0}
+    asked = {"k": 0, "profile": asdict(replace(profile, chip_images=200)), "count": 200, "seed": 0}
     with pytest.raises(RuntimeError, match=FILES[0]):
         nb.confirm(**asked)
 
