@@ -1394,11 +1394,28 @@ def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
         columns = layer.crossbars[0].columns
         factor, offset = torch.linspace(0.5, 2, columns), torch.linspace(-1, 1, columns)
         factor, offset = (values.view(columns, *sides) for values in (factor, offset))
-        nb.correct_outputs(layer, factor, offset)
+        nb.correct_outputs(layer, factor=factor, offset=offset)
     assert relative_error(ask(chip, fresh), ask(network, fresh)) > 0.1
     nb.calibrate(chip, network, pictures(60))
     assert relative_error(ask(chip, fresh), ask(network, fresh)) < 1e-3
     assert is_bare(chip) and is_bare(network)
+
+
+def test_a_copy_of_a_calibrated_chip_has_scales_of_its_own(nb):
+    """What one restores does not reach the other, nor what it is asked."""
+    chip, images = converted(nb), pictures(40)
+    nb.calibrate(chip, small(), images)
+    copied = nb.copy_memristive(chip)
+    expected = ask(chip, images)
+    for layer in layers_of(copied):
+        layer.scaling_routine.__self__.gain = 0.0
+    assert relative_error(ask(copied, images), expected) > 0.5
+    assert torch.equal(ask(chip, images), expected)
+    scales = [
+        {id(layer.transform_output.keywords["before"].__self__) for layer in layers_of(one)}
+        for one in (chip, copied)
+    ]
+    assert not scales[0] & scales[1]
 
 
 def test_calibration_of_a_broken_chip_helps(nb):
