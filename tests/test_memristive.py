@@ -1409,7 +1409,7 @@ def test_a_copy_of_a_calibrated_chip_has_scales_of_its_own(nb):
     expected = ask(chip, images)
     for layer in layers_of(copied):
         layer.scaling_routine.__self__.gain = 0.0
-    assert relative_error(ask(copied, images), expected) > 0.5
+    assert not ask(copied, images).diff(dim=0).any()  # no layer says what it was asked
     assert torch.equal(ask(chip, images), expected)
     scales = [
         {id(layer.transform_output.keywords["before"].__self__) for layer in layers_of(one)}
