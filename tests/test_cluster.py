@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 
+import dask
 import pytest
 from conftest import AS_NOTEBOOK, NOTEBOOK, free_port
 
@@ -110,6 +111,6 @@ def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(shared_root, cl
 def test_a_scheduler_that_does_not_answer_is_named(nb):
     """With what to do."""
     address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(RuntimeError, match=rf"CLUSTER = '{address}'.*dask scheduler"):
-        with nb.workers(address):
-            pass
+    refused = pytest.raises(RuntimeError, match=rf"CLUSTER = '{address}'.*dask scheduler")
+    with dask.config.set({"distributed.comm.timeouts.connect": "2s"}), refused:
+        nb.workers(address)

@@ -5,6 +5,7 @@ import hashlib
 import re
 import shutil
 import urllib.error
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -282,12 +283,17 @@ def tensors_of(payload):
     return [tensor for part in payload for tensor in tensors_of(part)]
 
 
+def stored(path):
+    """The tensors of an environment's file, with names."""
+    return SimpleNamespace(**torch.load(path, weights_only=True))
+
+
 @each_environment
 def test_files_hold_tensors_only(nb, shared_root, environments, env):
-    """torch.load(weights_only=True) reads them, and load_environment gives the environment."""
+    """torch.load(weights_only=True) reads them, and they are the environment's."""
     path = shared_root / "ColoredMNIST" / f"{env}.pt"
     assert tensors_of(torch.load(path, weights_only=True))
-    assert same(nb.load_environment(path), environments[env])
+    assert same(stored(path), environments[env])
 
 
 def flip_in_tensor(path, index):
@@ -339,13 +345,9 @@ def test_damaged_file_is_refused(nb, full_root, damage):
     folder = full_root / "ColoredMNIST"
     DAMAGE[damage](folder / "test.pt")
     bad = (folder / "test.pt").read_bytes()
-    for read in (
-        lambda: nb.ColoredMNIST(full_root),
-        lambda: nb.load_environment(folder / "test.pt"),
-    ):
-        with pytest.raises(RuntimeError) as error:
-            read()
-        assert "test.pt" in str(error.value) and re.search(CURE, str(error.value))
+    with pytest.raises(RuntimeError) as error:
+        nb.ColoredMNIST(full_root)
+    assert "test.pt" in str(error.value) and re.search(CURE, str(error.value))
     assert (folder / "test.pt").read_bytes() == bad
     assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
 
@@ -382,7 +384,7 @@ def test_prepare_makes_damaged_files_anew(nb, full_root, environments, damage, c
     result = nb.prepare_environments(full_root, seed=0)
     assert "test.pt" in spoken(capfd, recwarn)
     assert all(same(result[env], environments[env]) for env in ENVIRONMENTS)
-    assert same(nb.load_environment(folder / "test.pt"), environments["test"])
+    assert same(stored(folder / "test.pt"), environments["test"])
     assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
     for env, modified in times.items():
         assert (folder / f"{env}.pt").stat().st_mtime_ns == modified
@@ -405,7 +407,7 @@ def test_prepare_recognises_another_seed(nb, mnist, full_root, capfd, recwarn):
     for env in ENVIRONMENTS:
         assert f"{env}.pt" in said
         assert same(result[env], expected[env])
-        assert same(nb.load_environment(full_root / "ColoredMNIST" / f"{env}.pt"), expected[env])
+        assert same(stored(full_root / "ColoredMNIST" / f"{env}.pt"), expected[env])
 
 
 def test_failed_write_leaves_nothing_behind(nb, empty_root, monkeypatch):
