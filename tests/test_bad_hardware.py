@@ -126,7 +126,7 @@ def test_impossible_seeds_are_refused(nb, small, seed):
 def test_an_adc_has_whole_bits(nb, small):
     """At least two, for one bit has no step; a layer's are named as such, before and inside."""
     for bits in (0, 1, 7.5, 33, NAN, -8, None):
-        with pytest.raises(ValueError, match=f"bits is {bits}.*from 2 to 32"):
+        with pytest.raises(ValueError, match=f"impossible bits: .*from 2 to 32; got {bits}"):
             nb.adc(torch.rand(2, 3), bits)
         chip = nb.copy_memristive(small[1])
         chip[0].ADC_resolution = bits
