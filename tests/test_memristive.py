@@ -1531,7 +1531,7 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
         seed, wear, _, _ = made[chip]
         asked.setdefault((wear.low, wear.ohms), {})[seed] = pictures[:, :, 3, 5].amax(1).tolist()
         assert shifted
-        return {"red": torch.ones(1)}
+        return {"red": torch.ones(1, dtype=torch.long)}
 
     monkeypatch.setattr(nb, "cured", cured)
     monkeypatch.setattr(nb, "ask_chip", ask_chip)

@@ -65,15 +65,15 @@ def story(results, bench):
         ["what was found", "主要结果"],
         [
             [
-                f"**Cause.** Usual training has {erm} where colour misleads, {erm_do} by the "
-                f"backdoor formula. Strata of colour have {headline}; label noise allows {ceiling}.",
+                f"**Cause.** Usual training has {erm} where colour misleads, by the backdoor formula "
+                f"{erm_do}. Strata of colour have {headline}; label noise allows {ceiling}.",
                 f"**因果。** 颜色误导时，常规训练的网络准确率为{erm}，用后门公式预测则为{erm_do}。"
                 f"按颜色分层训练后为{headline}，标签噪声允许的上限为{ceiling}。",
             ],
             [
-                "**Conversion.** MemTorch loses the scale of inputs: the course's network goes from "
-                f"{software} to {stock} on its own balanced test, and with the scale restored back "
-                f"to {restored}.",
+                "**Conversion.** MemTorch loses the scale of inputs: the course's network goes "
+                f"from {software} to {stock} on its own balanced test, and with the scale restored "
+                f"back to {restored}.",
                 f"**转换。** MemTorch缩放了输入却从未还原：课程样例的网络在其平衡测试集上"
                 f"由{software}变为{stock}，还原尺度后为{restored}。",
             ],
