@@ -65,8 +65,9 @@ def story(results, bench):
         ["what was found", "主要结果"],
         [
             [
-                f"**Cause.** Usual training has {erm} where colour misleads, by the backdoor formula "
-                f"{erm_do}. Strata of colour have {headline}; label noise allows {ceiling}.",
+                f"**Cause.** Usual training has {erm} where colour misleads, {erm_do} by the "
+                f"backdoor formula. Strata of colour: {headline}, of {ceiling} that label noise "
+                "allows.",
                 f"**因果。** 颜色误导时，常规训练的网络准确率为{erm}，用后门公式预测则为{erm_do}。"
                 f"按颜色分层训练后为{headline}，标签噪声允许的上限为{ceiling}。",
             ],

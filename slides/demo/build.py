@@ -100,6 +100,7 @@ def chosen_digits(networks, images, digits):
 def facts_of(nb, networks, test, digits):
     """What the page has to know beside weights and images."""
     config = nb.MemristorConfig()
+    chip = nb.to_memristive(networks[0], config, own_devices=False)
     layers = [
         layer | dict(zip(("rows", "columns"), matrix_of(networks[0], layer).shape, strict=True))
         for layer in LAYERS
@@ -120,7 +121,7 @@ def facts_of(nb, networks, test, digits):
         "tile": config.tile_shape[0],
         "bits": config.adc_resolution,
         "volts": config.max_input_voltage,
-        "copies": nb.MOST_COPIES,
+        "copies": max(map(nb.copies_that_fit, nb.memristive_layers(chip))),
         "ohms": OHMS,
         "kernel": list(kernel()),
         "block": COLUMNS,
