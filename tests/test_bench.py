@@ -160,7 +160,7 @@ def test_the_sample_run_adds_up():
 @pytest.mark.slow
 def test_speed_compares_the_notebooks_own_code():
     """Ratios and agreement for each chip that has a budget, on a few images."""
-    chips = module("tools.speed", "--images", "4")
+    chips = module("tools.speed", "--images", "16")
     assert set(chips) == set(bench.SPEED_BUDGETS)
     for row in chips.values():
         assert row["images"] == 4 and row["images_that_differ"] <= 1
