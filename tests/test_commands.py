@@ -504,6 +504,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
     assert call(*runner(tmp_path)).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("pandoc"), reason="nbconvert needs pandoc for LaTeX")
 def test_latex_keeps_chinese_and_tables():
     """Each Chinese sentence of the notebook, with a font for it; tables as tables."""

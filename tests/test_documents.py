@@ -292,6 +292,7 @@ def test_slides_belong_to_these_results(language, show):
     assert show.core_properties.author == ""
 
 
+@pytest.mark.slow
 def test_slides_have_the_same_bytes_when_built_twice(language, show):
     """Whatever the time of day, and those of the committed file."""
     content = slides.presentation(language, RESULTS)
@@ -459,6 +460,7 @@ def replaced(item, share, points, key=""):
     return item
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "points"), [(1.0, 88.88), (0.0, -0.004), (0.7444, -12.34)])
 def test_any_results_can_be_shown(language, share, points):
     """Texts fit and charts stay inside whatever a run finds."""
@@ -491,6 +493,7 @@ def test_one_chip_is_shown_broken_and_cured(show):
     assert large == [str(answer) for answer in told]
 
 
+@pytest.mark.slow
 def test_the_demo_has_a_slide_if_there_is_a_demo(language, monkeypatch, tmp_path):
     """Its picture leads to the page; without it the slide is left out."""
     monkeypatch.setattr(slides, "DEMO", tmp_path / "demo.png")

@@ -50,6 +50,7 @@ def contrast(colour):
     return 1.05 / (np.dot((0.2126, 0.7152, 0.0722), parts) + 0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "size"), itertools.product(("en", "zh"), LEAST))
 def test_every_figure_can_be_read(language, size):
     """Every glyph is there, no text lies over another or leaves the figure, letters are large and

@@ -104,6 +104,7 @@ def test_freed_memory_is_kept():
     assert before > 1_000 and after < before / 20, (before, after)
 
 
+@pytest.mark.slow
 def test_watching_takes_a_small_part_of_the_time(monkeypatch):
     """However long a look takes: after one of a quarter of a second there is no second for long."""
     looks = []

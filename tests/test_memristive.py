@@ -458,6 +458,7 @@ def test_two_threads_ask_two_copies(nb, threads, way):
         assert all(map(torch.equal, found, right * asked))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chip", ["whole", "stuck", "stuck anywhere"])
 def test_the_assignments_network(nb, assignment, chip):
     """Whole, with stuck devices that hold weights, and with any stuck by MemTorch."""

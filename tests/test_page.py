@@ -11,6 +11,8 @@ from bs4 import BeautifulSoup
 from tools import page as script
 from tools.files import NOTEBOOK
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def notebook():
