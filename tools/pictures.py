@@ -8,7 +8,6 @@ from PIL import Image
 
 TITLE = "Colored MNIST, causal and memristive"
 DRAWN = re.compile(r'def (draw_\w+)\(.*?\):\n\s+"""(.*?)(?:\.\s|; `|: `|\.?""")', re.DOTALL)
-PARTS = re.compile(r"^(draw_\w+) = functools\.partial\((draw_\w+).*\)  # (.+)$", re.MULTILINE)
 
 
 def slim_png(png):
@@ -21,12 +20,9 @@ def slim_png(png):
 
 def describe_pictures(notebook):
     """Give every picture that has none an alternative text, in its output's metadata as Jupyter
-    keeps it: the first sentence of the function that draws it, in a cell's order; for a part of
-    another that one's, with the comment behind its definition."""
+    keeps it: the first sentence of the function that draws it, in a cell's order."""
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    source = "\n".join(cell.source for cell in code)
-    says = dict(DRAWN.findall(source))
-    says |= {name: f"{says[other]} ({words})" for name, other, words in PARTS.findall(source)}
+    says = dict(DRAWN.findall("\n".join(cell.source for cell in code)))
     for cell in code:
         names = [name for name in re.findall(r"draw_\w+", cell.source) if name in says]
         pictures = [o for o in cell.outputs if "image/png" in o.get("data", {})]
