@@ -61,8 +61,7 @@ html: install ## render the notebook as one page that needs no network, in build
 	@$(VENV) -m tools.page
 
 pdf: install ## print the notebook without its code in build/, with LaTeX (pandoc and xelatex)
-	@$(VENV) -m nbconvert --to pdf --no-input --output-dir build --template chinese \
-		--TemplateExporter.extra_template_basedirs=tools/nbconvert coloredmnist.ipynb
+	@$(VENV) -m nbconvert --to pdf --no-input --output-dir build coloredmnist.ipynb
 
 reproduce: install ## run the quick profile twice from nothing and compare every number
 	@$(VENV) -m tools.reproduce

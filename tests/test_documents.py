@@ -215,7 +215,6 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "most-high": f"{broken[1]:.0%}",
         "wire": f"{nb.EFFECTS['wires'][1].ohms:.0f} Ω",
         "prior": "20%",  # of the last row of `exact`
-        "hardware-batch": f"{nb.hardware_recipes(nb.PROFILES['full'])['hardened'].batch_size}",
         "confirmed": "10,000",
     }
     assert list(RESULTS["exact"])[-1].startswith("one class rare: prior .2")

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import subprocess
 
 import pytest
 
@@ -167,11 +168,31 @@ def committed(name):
     return read_json(ROOT / "figures" / f"{name}.json", missing=None)
 
 
-def test_blocks_hold_the_committed_results():
-    """`make readme` would change nothing."""
+def test_blocks_hold_the_committed_results(monkeypatch):
+    """`make readme` would change nothing; but the badge says where a checkout comes from."""
     assert committed("results"), "figures/results.json is missing: make run"
     assert {m["name"] for m in readme.BLOCK.finditer(TEXT)} == set(readme.BLOCKS)
+    kept = readme.BLOCK.search(TEXT[TEXT.index("<!-- results:hosted") :])["body"].strip()
+    monkeypatch.setitem(readme.BLOCKS, "hosted", lambda *_: kept)
     assert readme.fill(TEXT, committed("results"), committed("bench")) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("origin", "opened"),
+    [
+        ("https://github.com/some/a-project.git", "/github/some/a-project/blob/main/"),
+        ("git@github.com:some/a-project", "/github/some/a-project/blob/main/"),
+        ("/elsewhere/a-project", "/#upload=true)"),
+        (None, "/#upload=true)"),
+    ],
+)
+def test_the_badge_opens_the_notebook(tmp_path, monkeypatch, origin, opened):
+    """From GitHub, if that is where `origin` lies; else it asks for an upload."""
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    if origin:
+        subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", origin], check=True)
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    assert opened in readme.hosted(None, None)
 
 
 def numbers_in(value):

@@ -5,6 +5,7 @@ Everything between `<!-- results:NAME -->` and `<!-- /results -->` is made here;
 
 import argparse
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ BLOCK = re.compile(
     r"(<!-- results:(?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- /results -->)", re.DOTALL
 )
 NONE_YET = "No results yet: `make run` writes them."
+COLAB = "https://colab.research.google.com"
 # The steps that README shows, by their id in the results; the notebook has more.
 STEPS = (
     "software_erm",
@@ -150,7 +152,19 @@ def times(results, bench):
     return table(["what", "measured"], lines) + note
 
 
-BLOCKS = {"story": story, "commands": commands, "steps": steps, "times": times}
+def hosted(results, bench):
+    """A badge that opens the committed notebook in Colab: from GitHub, where `origin` lies there,
+    else by uploading it."""
+    origin = subprocess.run(
+        ["git", "config", "remote.origin.url"], cwd=ROOT, capture_output=True, text=True
+    ).stdout
+    found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", origin.strip())
+    place = f"github/{found[1]}/blob/main/coloredmnist.ipynb" if found else "#upload=true"
+    badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/{place})"
+    return badge if found else f"{badge} and upload `coloredmnist.ipynb`, which brings all it needs."
+
+
+BLOCKS = {"hosted": hosted, "story": story, "commands": commands, "steps": steps, "times": times}
 
 
 def fill(text, results, bench):
