@@ -22,7 +22,7 @@ TEXT = read_json(build.FOLDER / "text.json")
 PAGE = build.PAGE.read_text(encoding="utf-8")
 SIZES = [(1920, 1080), (1280, 720), (390, 844)]
 # For an answer and for a curve, on a machine that does other things beside.
-MOST_SECONDS = {"answer": 1.0, "curve": 60.0}
+MOST_SECONDS = {"answer": 1.0, "curve": 20.0}
 
 in_a_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
@@ -314,6 +314,7 @@ def test_the_argument_is_there_before_anyone_touches_it(page):
     logits, _ = compute(page, "chip()")
     assert (logits[:, 0, :, 1] > logits[:, 0, :, 0]).tolist() == [[False, True], *[[False] * 2] * 2]
     settled(page, WHOLE)
+    print(f"the whole curve: {page.execute_script('return performance.now()') / 1000:.1f} s")
     asked = page.execute_script("return [...state.points.values()].map(point => point.asked)")
     assert asked == [500] * 15
 

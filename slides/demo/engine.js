@@ -2,14 +2,16 @@
 // them. `facts` holds the hardware, the layers and the networks; see build.py.
 "use strict";
 
-// `mac` is the inner loop; it works in `memory`, where `places` says what lies where, in bytes, and
-// `loaded` which matrices those are. Then what was computed before, by what it was made from.
-let facts, digits, weights, given, mac, memory, places, loaded;
+// `mac`, `adc` and `activate` are the inner loops, see kernel.py; they work in `memory`, where
+// `places` says what lies where, in bytes, and `loaded` which matrices those are. Then what was
+// computed before, by what it was made from.
+let facts, digits, weights, given, mac, adc, activate, memory, places, loaded;
 const plans = new Map(), orders = new Map(), chips = new Map();
 
 // ---- chips: { seed, rate, copies, wires }, or { software: true }, or { given: a number } ----
 
 const padded = (columns) => Math.ceil(columns / facts.block) * facts.block;
+const floats = (start, count) => new Float32Array(memory.buffer, start, count);
 
 // What `make(...key)` gave the last time; a few dozen values are kept.
 function remembered(store, key, make) {
@@ -117,92 +119,68 @@ function tileOf(net, chip) {
 
 // ---- a chip's answer ----
 
-// The ADC on the columns of one tile, in place: its range is the largest magnitude up to the next
-// power of two (`adc`).
-function convert(currents, columns) {
-  let largest = 0;
-  for (let c = 0; c < columns; c++) largest = Math.max(largest, Math.abs(currents[c]));
-  if (largest === 0) return;
-  const exponent = Math.ceil(Math.fround(Math.log2(Math.fround(largest + 1e-12))));
-  const bound = 2 ** (facts.bits - 1), step = 2 ** exponent / bound;
-  for (let c = 0; c < columns; c++) {
-    const code = Math.floor(Math.fround(currents[c] / step + 0.5));
-    currents[c] = Math.min(Math.max(code, -bound), bound - 1) * step;
-  }
+// The ADC's range for the currents of a tile is the largest magnitude up to the next power of two
+// (`adc`); this is the exponent of its step.
+function exponentOf(largest) {
+  return Math.ceil(Math.fround(Math.log2(Math.fround(largest + 1e-12)))) + 1 - facts.bits;
 }
 
-// The voltages of every place [places, cells], cells in the order of PyTorch's weights.
-function unfold(x, { channels, side, size, out }, scale, v) {
-  for (let place = 0, i = 0; place < out * out; place++) {
-    const corner = Math.floor(place / out) * side + (place % out);
-    for (let c = 0; c < channels; c++) {
-      for (let y = 0; y < size; y++) {
-        const start = (c * side + y) * side + corner;
-        for (let k = start; k < start + size; k++) v[i++] = x[k] / scale;
-      }
-    }
-  }
-}
-
-// The currents of layer l [places, columns], summed over tiles, under inputs x in volts x scale.
-// Rows before `first` have no voltage; in software no ADC reads.
-function currentsOf(l, x, scale, first, software) {
-  const layer = facts.layers[l], { columns } = layer, wide = padded(columns);
-  const count = layer.out ** 2, cells = layer.channels * layer.size ** 2;
-  const sums = new Float32Array(count * columns);
-  const tile = new Float32Array(memory.buffer, places.out, wide);
-  unfold(x, layer, scale, new Float32Array(memory.buffer, places.v, count * cells));
+// The currents of layer l under voltages in `places.x`, summed over tiles, to `places.sums`
+// [places, padded columns]. Rows before `first` have no voltage; in software no ADC reads.
+function sumCurrents(l, first, software) {
+  const { columns, channels, side, size, out } = facts.layers[l], wide = 4 * padded(columns);
+  const count = out ** 2, cells = channels * size ** 2;
+  const bound = software ? 0 : 2 ** (facts.bits - 1);
+  floats(places.sums, count * padded(columns)).fill(0);
   for (let row = 0; row < cells; row += facts.tile) { // a tile's conductances stay in the cache
-    for (let place = 0; place < count; place++) {
-      for (let c = 0; c < wide; c += facts.block) {
-        mac(places.v + 4 * (place * cells + row), places.g[l] + 4 * ((first + row) * wide + c),
-          places.out + 4 * c, Math.min(facts.tile, cells - row), 4 * wide);
-      }
-      if (!software) convert(tile, columns);
-      for (let c = 0; c < columns; c++) sums[place * columns + c] += tile[c];
+    const from = places.cells[l] + 4 * row, to = from + 4 * Math.min(facts.tile, cells - row);
+    const g = places.g[l] + (first + row) * wide;
+    for (let place = 0, sums = places.sums; place < count; place++, sums += wide) {
+      const corner = 4 * channels * (Math.floor(place / out) * side + (place % out));
+      const largest = mac(places.x + corner, from, to, g, wide, places.out);
+      if (largest) adc(places.out, places.out + wide, sums, exponentOf(largest), bound);
     }
   }
-  return sums;
 }
 
-// Currents [places, columns] -> outputs [columns, places], the largest of four places where the
-// layer is pooled; then the scale restored, the bias, ReLU but in the last layer.
-function outputsOf(l, sums, factor, bias) {
-  const { columns, out, pool } = facts.layers[l], side = pool ? out / 2 : out;
-  const least = l < facts.layers.length - 1 ? 0 : -Infinity;
-  const x = new Float32Array(columns * side * side);
-  const across = pool ? columns : 0, down = pool ? out * columns : 0, step = pool ? 2 : 1;
-  for (let place = 0; place < side * side; place++) {
-    const corner = step * (Math.floor(place / side) * out + (place % side)) * columns;
-    for (let column = 0; column < columns; column++) {
-      const at = corner + column, upper = Math.max(sums[at], sums[at + across]);
-      const most = Math.max(upper, sums[at + down], sums[at + down + across]);
-      x[column * side * side + place] = Math.max(least, most * factor + bias[column]);
+// The outputs of layer l from its currents, to `places.x` [places, columns]: the largest of four
+// places where it is pooled, then the scale restored, the bias, ReLU but in the last layer.
+function activateLayer(l, factor) {
+  const { columns, out, pool } = facts.layers[l], wide = 4 * padded(columns);
+  const least = l < facts.layers.length - 1 ? 0 : -Infinity, bias = places.bias[l];
+  const step = pool ? 2 : 1, across = pool ? wide : 0, down = out * across;
+  let x = places.x;
+  for (let line = 0; line < out; line += step) {
+    for (let place = line * out; place < (line + 1) * out; place += step, x += 4 * columns) {
+      activate(places.sums + place * wide, across, down, x, x + wide, bias, factor, least);
     }
   }
-  return x;
 }
 
 // Logits of a network on a chip for one grey image of bytes, painted red or green.
 function logitsOf(net, chip, image, red) {
   const matrices = remembered(chips, [net, chip], matricesOf);
+  const { largest, bias } = facts.networks[net];
   if (loaded !== matrices) {
-    matrices.forEach((g, l) => new Float32Array(memory.buffer, places.g[l], g.length).set(g));
+    matrices.forEach((g, l) => floats(places.g[l], g.length).set(g));
+    bias.forEach((values, l) => floats(places.bias[l], values.length).set(values));
     loaded = matrices;
   }
-  let x = new Float32Array(image).map((byte) => byte / 255);
+  const pixels = floats(places.x, image.length);
+  for (let i = 0; i < image.length; i++) pixels[i] = image[i] / 255;
   facts.layers.forEach((layer, l) => {
-    const { largest, bias } = facts.networks[net];
-    let most = 0, scale = 1, factor = 1;
+    let most = 0, factor = 1;
     if (!chip.software) { // `InputScale`: the largest input gets the full voltage
-      for (const value of x) most = Math.max(most, value);
-      scale = Math.fround((most || 1) / Math.fround(facts.volts));
+      const x = floats(places.x, layer.channels * layer.side ** 2);
+      for (let i = 0; i < x.length; i++) most = Math.max(most, x[i]);
+      const scale = Math.fround((most || 1) / Math.fround(facts.volts));
+      for (let i = 0; i < x.length; i++) x[i] /= scale;
       factor = (scale * largest[l]) / (facts.high - facts.low);
     }
-    const sums = currentsOf(l, x, scale, l || red ? 0 : layer.size ** 2, chip.software);
-    x = outputsOf(l, sums, factor, bias[l]);
+    sumCurrents(l, l || red ? 0 : layer.size ** 2, chip.software);
+    activateLayer(l, factor);
   });
-  return x;
+  return [...floats(places.x, facts.layers.at(-1).columns)];
 }
 
 // ---- what the page asks ----
@@ -216,13 +194,27 @@ function start(message) {
       const code = planes[at] | (planes[count + at] << 8) | (planes[2 * count + at++] << 16);
       return ((code - facts.levels) * largest[l]) / facts.levels;
     }))));
-  const take = (floats) => (bytes += 4 * floats) - 4 * floats;
-  places = { g: facts.layers.map((layer) => take(layer.rows * padded(layer.columns))) };
-  places.out = take(Math.max(...facts.layers.map((layer) => padded(layer.columns))));
-  places.v = take(Math.max(...facts.layers.map((layer) => layer.rows * layer.out ** 2)));
+  const take = (length) => (bytes += 4 * length) - 4 * length;
+  const each = (floatsOf) => facts.layers.map((layer) => take(floatsOf(layer)));
+  const most = (floatsOf) => take(Math.max(...facts.layers.map(floatsOf)));
+  places = {
+    g: each(({ rows, columns }) => rows * padded(columns)),
+    bias: each(({ columns }) => padded(columns)),
+    sums: most(({ columns, out }) => padded(columns) * out ** 2),
+    out: most(({ columns }) => padded(columns) + 2 * facts.tile),
+    cells: each(({ channels, size }) => channels * size ** 2),
+    x: most(({ channels, side }) => channels * side ** 2),
+  };
   memory = new WebAssembly.Memory({ initial: Math.ceil(bytes / 2 ** 16) });
-  const module = new WebAssembly.Module(Uint8Array.from(facts.kernel)); // see kernel.py
-  mac = new WebAssembly.Instance(module, { m: { m: memory } }).exports.f;
+  const module = new WebAssembly.Module(Uint8Array.from(facts.kernel));
+  ({ mac, adc, activate } = new WebAssembly.Instance(module, { m: { m: memory } }).exports);
+  facts.layers.forEach(({ channels, side, size }, l) => { // a cell's voltage, from the corner on
+    const cells = new Uint32Array(memory.buffer, places.cells[l], channels * size ** 2);
+    cells.forEach((_, cell) => {
+      const line = Math.floor(cell / size), channel = Math.floor(line / size);
+      cells[cell] = 4 * (channel + channels * ((line % size) * side + (cell % size)));
+    });
+  });
 }
 
 // Logits of every network for every image, in red and in green.
