@@ -455,7 +455,16 @@ def plain_loop(nb, chosen, environments, seed, start):
                 break
             grey, red = given["grey"], given["is_red"][:, None, None]
             images = torch.stack([grey * red, grey * ~red, 0 * grey], 1)
-            logits = network(images)
+            broken = {}
+            if any(chosen.stuck):
+                stuck = nb.drawn_proportions(chosen.stuck, random)
+                matrices = [(n, p) for n, p in network.named_parameters() if n in bounds]
+                sizes = [p.numel() for _, p in matrices]
+                fates = torch.rand(2, sum(sizes), generator=random).split(sizes, 1)
+                for (name, p), fate in zip(matrices, fates, strict=True):
+                    how = bounds[name], fate.view(2, *p.shape), stuck
+                    broken[name] = nb.with_stuck_pairs(p, *how)
+            logits = torch.func.functional_call(network, broken, images)
             if chosen.flip_rate:
                 flip = chosen.flip_rate
                 p = flip + (1 - 2 * flip) * logits.softmax(1)
@@ -489,7 +498,7 @@ def plain_loop(nb, chosen, environments, seed, start):
     "changes",
     [
         {"method": "erm", "flip_rate": 0.25},
-        {"method": "ipw", "averaging": 0.9, "clip": 1.5},
+        {"method": "ipw", "averaging": 0.9, "clip": 1.5, "stuck": (0.4, 0.1)},
         {"method": "strata", "augment": 0.0, "averaging": 0.0},
         {"method": "recolouring", "optimiser": "sgd", "learning_rate": 0.1, "averaging": 0.0},
     ],
