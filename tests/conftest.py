@@ -6,13 +6,15 @@ import random
 import re
 import shutil
 import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
 from tools.definitions import load_notebook
-from tools.files import NOTEBOOK, ROOT
+from tools.files import NOTEBOOK, ROOT, copy_project
 
 MNIST = ROOT / "data" / "mnist"
 MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
@@ -127,3 +129,15 @@ def full_root(shared_root, tmp_path):
 def environments(nb, mnist):
     """The three environments of seed 0."""
     return nb.make_environments(*mnist, 0)
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory):
+    """The folder of a finished run of the quick profile, in a copy of the project. For reading
+    only."""
+    project = tmp_path_factory.mktemp("project")
+    copy_project(ROOT, project)
+    command = [sys.executable, "-m", "tools.run_notebook", "--root", project, "--profile", "quick"]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return project / "build" / "quick"

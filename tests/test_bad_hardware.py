@@ -3,6 +3,7 @@ what was expected, before any work is done and without changing a model."""
 
 import dataclasses
 import functools
+import itertools
 
 import pytest
 import torch
@@ -26,16 +27,15 @@ def small(nb):
     return net, nb.copy_memristive(chip)
 
 
-@pytest.mark.parametrize("kind", ["MemristorConfig", "Wear"])
-def test_no_field_of_a_record_is_left_unchecked(nb, kind):
+def test_no_field_of_a_record_is_left_unchecked(nb):
     """Whichever field holds nonsense, no record is made."""
-    kind = getattr(nb, kind)
-    names = [f.name for f in dataclasses.fields(kind) if not isinstance(f.default, bool)]
-    assert len(names) > 6 and kind() == kind()
-    for name in names:
-        for value in (NAN, INFINITE, -INFINITE, -1, "many"):
-            with pytest.raises((ValueError, TypeError)):
-                kind(**{name: value})
+    for kind in (nb.MemristorConfig, nb.Wear):
+        names = [f.name for f in dataclasses.fields(kind) if not isinstance(f.default, bool)]
+        assert len(names) > 6 and kind() == kind()
+        for name in names:
+            for value in (NAN, INFINITE, -INFINITE, -1, "many"):
+                with pytest.raises((ValueError, TypeError)):
+                    kind(**{name: value})
 
 
 CONFIGS = [
@@ -103,24 +103,20 @@ def test_impossible_wear_is_refused(nb):
     assert dataclasses.asdict(nb.Wear(**edges)).items() >= edges.items()
 
 
-@pytest.mark.parametrize(
-    ("lrs", "hrs"), [(-0.1, 0), (0, -0.1), (1.1, 0), (0, 1.1), (0.6, 0.5), (NAN, 0), (0, NAN)]
-)
-def test_impossible_proportions_are_refused(nb, small, lrs, hrs):
-    """Proportions lie in [0, 1], and so does their sum."""
-    with pytest.raises(ValueError, match=r"lrs.*hrs.*together <= 1"):
-        nb.apply_device_faults(small[1], lrs, hrs, seed=0)
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, True, None])
-def test_impossible_seeds_are_refused(nb, small, seed):
-    """By both functions that break chips."""
-    for function in (
-        lambda: nb.worn(small[1], nb.Wear(), seed),
-        lambda: nb.apply_device_faults(small[1], 0.1, 0.0, seed),
-    ):
-        with pytest.raises(ValueError, match=r"seed: expected a whole number >= 0"):
-            function()
+def test_impossible_faults_are_refused(nb, small):
+    """Proportions lie in [0, 1], and so does their sum; seeds are whole numbers, wherever chips are
+    broken."""
+    chip = small[1]
+    for lrs, hrs in ((-0.1, 0), (0, -0.1), (1.1, 0), (0, 1.1), (0.6, 0.5), (NAN, 0), (0, NAN)):
+        with pytest.raises(ValueError, match=r"lrs.*hrs.*together <= 1"):
+            nb.apply_device_faults(chip, lrs, hrs, seed=0)
+    for seed in (-1, 1.5, True, None):
+        for function in (
+            lambda seed=seed: nb.worn(chip, nb.Wear(), seed),
+            lambda seed=seed: nb.apply_device_faults(chip, 0.1, 0.0, seed),
+        ):
+            with pytest.raises(ValueError, match=r"seed: expected a whole number >= 0"):
+                function()
 
 
 def test_an_adc_has_whole_bits(nb, small):
@@ -134,11 +130,11 @@ def test_an_adc_has_whole_bits(nb, small):
             pytest.fail("entered")
 
 
-@pytest.mark.parametrize("ohms", [0, -1.0, NAN, INFINITE])
-def test_wires_have_a_resistance(nb, ohms):
+def test_wires_have_a_resistance(nb):
     """Without any, conductances are what they are; the cure is not to ask."""
-    with pytest.raises(ValueError, match=r"impossible wire: .*finite resistance > 0"):
-        nb.effective_conductances(torch.rand(3, 2), ohms)
+    for ohms in (0, -1.0, NAN, INFINITE):
+        with pytest.raises(ValueError, match=r"impossible wire: .*finite resistance > 0"):
+            nb.effective_conductances(torch.rand(3, 2), ohms)
 
 
 def test_impossible_models_are_refused(nb, small):
@@ -167,12 +163,7 @@ def test_unknown_cures_are_named(nb, small):
         nb.cured(chip, net, nb.Wear(), 0, ("second", "prayer"), torch.rand(3, 4))
 
 
-@pytest.mark.parametrize(
-    "images",
-    [torch.zeros(0, 4), torch.full((2, 4), NAN), torch.tensor([[0.1, 0.2, INFINITE, 0.3]])],
-    ids=["none", "nan", "infinite"],
-)
-def test_chips_are_asked_about_something(nb, small, images):
+def test_chips_are_asked_about_something(nb, small):
     """By `fast_crossbars`, by calibration, by ranges and by the look at signals; afterwards models
     are as before."""
     net, chip = small
@@ -180,18 +171,20 @@ def test_chips_are_asked_about_something(nb, small, images):
     with torch.no_grad():
         before = chip(fresh)
 
-    def ask():
+    def ask(images):
         with nb.fast_crossbars(chip):
             chip(images)
 
-    for function in (
+    functions = (
         ask,
-        lambda: nb.calibrate(chip, net, images),
-        lambda: nb.fix_ranges(chip, nb.copy_memristive(chip), images, 8),
-        lambda: nb.layer_gains(net, chip, images),
-    ):
+        lambda images: nb.calibrate(chip, net, images),
+        lambda images: nb.fix_ranges(chip, nb.copy_memristive(chip), images, 8),
+        lambda images: nb.layer_gains(net, chip, images),
+    )
+    nothing = torch.zeros(0, 4), torch.full((2, 4), NAN), torch.tensor([[0.1, 0.2, INFINITE, 0.3]])
+    for function, images in itertools.product(functions, nothing):
         with pytest.raises(ValueError, match="images: expected at least one, of finite numbers"):
-            function()
+            function(images)
         assert not any((*m._forward_hooks, *m._forward_pre_hooks) for m in (chip, chip[0], net[0]))
         assert "forward" not in vars(chip[0])
         with torch.no_grad():

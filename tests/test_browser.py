@@ -1,4 +1,6 @@
-"""The notebook as a person runs it: JupyterLab in a real browser, Run All Cells, quick profile."""
+"""The notebook as a person runs it: JupyterLab in a real browser, Run All Cells, quick profile.
+Networks and chips are those of the quick run, which `make run` has left: the test of what a kernel
+computes is `test_anywhere`'s, and that of all cells from nothing `test_quick_run`'s."""
 
 import os
 import secrets
@@ -17,7 +19,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.expected_conditions import element_to_be_clickable
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tools.files import ROOT, copy_project
+from tools.files import ROOT, copy_project, read_json
+from tools.reproduce import differences
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -47,9 +50,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def project(tmp_path):
-    """A copy of what the notebook needs."""
+def project(quick, tmp_path):
+    """A copy of what the notebook needs, and of what a run by `make` has computed."""
     copy_project(ROOT, tmp_path)
+    for name in ("ColoredMNIST", "checkpoints", "results"):
+        shutil.copytree(quick / "data" / name, tmp_path / "data" / name, copy_function=os.link)
     return tmp_path
 
 
@@ -149,8 +154,9 @@ def wait_until_done(browser, seconds):
     raise AssertionError(f"not finished after {seconds} s")
 
 
-def test_run_all_cells_in_jupyterlab(browser, lab, project):
-    """Quick profile, Run All Cells: no error, every cell in order, the last figure is visible."""
+def test_run_all_cells_in_jupyterlab(browser, lab, project, quick):
+    """Quick profile, Run All Cells: no error, every cell in order, the last figure is visible, and
+    the results are those of the run by `make`, which it goes on from."""
     open_notebook(browser, lab)
     set_profile(browser, "quick")
     run_all_cells(browser)
@@ -175,5 +181,10 @@ def test_run_all_cells_in_jupyterlab(browser, lab, project):
     saved = nbformat.read(project / "coloredmnist.ipynb", as_version=4)
     (parameters,) = [c for c in saved.cells if c.source.startswith("PROFILE = ")]
     assert parameters.source.startswith("PROFILE = 'quick'")
-    drawn = {path.stem for path in (project / "figures").glob("*.png")}
-    assert {path.stem for path in (ROOT / "figures").glob("*.png")} == drawn
+    names = [{path.stem for path in root.glob("figures/*.png")} for root in (ROOT, project)]
+    assert names[0] == names[1]
+    found, before = (read_json(root / "figures/results.json") for root in (project, quick))
+    assert found["resumed"] and all(row["kept"] for row in found["ledger"])
+    for results in (found, before):
+        del results["ledger"]
+    assert differences(before, found) == {}

@@ -43,20 +43,18 @@ def test_weights_of_a_table_worked_by_hand(nb):
     torch.testing.assert_close(weights.double(), expected.double(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(
-    "counts", [(4, 1, 2, 3), (1, 1, 1, 1), (900, 7, 13, 80), (8000, 2000, 2000, 8000)]
-)
-def test_weighted_label_and_colour_are_independent(nb, counts):
+def test_weighted_label_and_colour_are_independent(nb):
     """The mean weight is 1, no marginal moves, and the joint becomes their product."""
-    labels, is_red = spread(dict(zip(TABLE, counts, strict=True)))
-    weights = nb.backdoor_weights(labels, is_red).double()
-    assert weights.mean().item() == pytest.approx(1, abs=1e-6)
-    weights = weights / weights.sum()
-    y, c = labels.double(), is_red.double()
-    p_y, p_c = (weights * y).sum().item(), (weights * c).sum().item()
-    assert p_y == pytest.approx(y.mean().item(), rel=1e-6)
-    assert p_c == pytest.approx(c.mean().item(), rel=1e-6)
-    assert (weights * y * c).sum().item() == pytest.approx(p_y * p_c, rel=1e-6)
+    for counts in ((4, 1, 2, 3), (1, 1, 1, 1), (900, 7, 13, 80), (8000, 2000, 2000, 8000)):
+        labels, is_red = spread(dict(zip(TABLE, counts, strict=True)))
+        weights = nb.backdoor_weights(labels, is_red).double()
+        assert weights.mean().item() == pytest.approx(1, abs=1e-6)
+        weights = weights / weights.sum()
+        y, c = labels.double(), is_red.double()
+        p_y, p_c = (weights * y).sum().item(), (weights * c).sum().item()
+        assert p_y == pytest.approx(y.mean().item(), rel=1e-6)
+        assert p_c == pytest.approx(c.mean().item(), rel=1e-6)
+        assert (weights * y * c).sum().item() == pytest.approx(p_y * p_c, rel=1e-6)
 
 
 def effective_size(weights):
@@ -64,13 +62,13 @@ def effective_size(weights):
     return (weights.sum() ** 2 / (weights**2).sum()).item()
 
 
-@pytest.mark.parametrize("e", [0.05, 0.15, 0.5])
-def test_effective_sample_size_is_known(nb, e):
+def test_effective_sample_size_is_known(nb):
     """Labels even, colour flipped with e: Kish's size is 4 e (1 - e) N."""
-    common, rare = round(1000 * (1 - e)), round(1000 * e)
-    table = {(0, True): common, (0, False): rare, (1, True): rare, (1, False): common}
-    size = effective_size(nb.backdoor_weights(*spread(table)).double())
-    assert size == pytest.approx(4 * e * (1 - e) * 2000, rel=1e-5)
+    for e in (0.05, 0.15, 0.5):
+        common, rare = round(1000 * (1 - e)), round(1000 * e)
+        table = {(0, True): common, (0, False): rare, (1, True): rare, (1, False): common}
+        size = effective_size(nb.backdoor_weights(*spread(table)).double())
+        assert size == pytest.approx(4 * e * (1 - e) * 2000, rel=1e-5)
 
 
 def test_effective_size_of_believed_classes_is_larger(nb):
@@ -143,30 +141,27 @@ def pictures():
     return images, shape
 
 
-@pytest.mark.parametrize("p_red", [None, 0.3, 1.0])
-def test_predict_do_is_the_formula(nb, pictures, p_red):
+def test_predict_do_is_the_formula(nb, pictures):
     """P(red) P(y | shape, red) + P(green) P(y | shape, green); one half each by default."""
     images, shape = pictures
     model, nothing = Tiny(), torch.zeros_like(shape)
     red = model(torch.stack([shape, nothing, nothing], 1)).softmax(1)
     green = model(torch.stack([nothing, shape, nothing], 1)).softmax(1)
     assert (red - green).abs().max() > 0.3  # this network does look at the colour
-    p = 0.5 if p_red is None else p_red
-    given = {} if p_red is None else {"p_red": p_red}
-    probabilities = nb.predict_do(model, images, **given)
-    torch.testing.assert_close(probabilities, p * red + (1 - p) * green, rtol=1e-5, atol=1e-6)
-    assert not probabilities.requires_grad
+    for p, given in ((0.5, {}), (0.3, {"p_red": 0.3}), (1.0, {"p_red": 1.0})):
+        probabilities = nb.predict_do(model, images, **given)
+        torch.testing.assert_close(probabilities, p * red + (1 - p) * green, rtol=1e-5, atol=1e-6)
+        assert not probabilities.requires_grad
 
 
-@pytest.mark.parametrize("p_red", [0.3])
-def test_predict_do_does_not_see_the_colour(nb, pictures, p_red):
+def test_predict_do_does_not_see_the_colour(nb, pictures):
     """Swapping the colour channels changes nothing; rows are distributions."""
     images, _ = pictures
     before = images.clone()
     torch.manual_seed(0)
     model = nb.CNN()
-    probabilities = nb.predict_do(model, images, p_red=p_red)
-    swapped = nb.predict_do(model, images[:, [1, 0, 2]], p_red=p_red)
+    probabilities = nb.predict_do(model, images, p_red=0.3)
+    swapped = nb.predict_do(model, images[:, [1, 0, 2]], p_red=0.3)
     torch.testing.assert_close(probabilities, swapped, rtol=0, atol=1e-6)
     assert probabilities.shape == (6, 2)
     assert probabilities.min() >= 0 and probabilities.max() <= 1
@@ -194,18 +189,21 @@ def test_predict_do_scales_bytes_only(nb, pictures):
     torch.testing.assert_close(nb.predict_do(model, pixels), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_predict_do_leaves_the_model_as_it_was(nb, pictures, training):
+def test_predict_do_leaves_the_model_as_it_was(nb, pictures):
     """It predicts without dropout and puts every module's mode back."""
     images, _ = pictures
     model = nn.Sequential(Tiny(), nn.Dropout(0.9))
     expected = nb.predict_do(model.eval(), images)
-    model.train(training)
-    model[1].train(not training)  # a mode of its own
-    probabilities = nb.predict_do(model, images)
-    torch.testing.assert_close(probabilities, expected)
-    assert [m.training for m in model] == [training, not training] and model.training == training
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    for training in (True, False):
+        model.train(training)
+        model[1].train(not training)  # a mode of its own
+        probabilities = nb.predict_do(model, images)
+        torch.testing.assert_close(probabilities, expected)
+        assert [m.training for m in model] == [
+            training,
+            not training,
+        ] and model.training == training
+        assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
 # CNN
@@ -239,16 +237,23 @@ def test_cnn_is_the_assignments(nb):
 
 # is_backdoor_set
 
-HINT = "E>X E>Y X>Y"  # the assignment's hint
+# Edges, sets that are valid, sets that are not; the treatment is X (S in the generator).
 GENERATOR = "S>Y Y>C Env>C"  # what the generator does
-CONFOUNDER = "Z>X Z>Y X>Y"
-M_BIAS = "U1>X U1>M U2>M U2>Y X>Y"
-COLLIDER = "X>C Y>C X>Y"
-MEDIATOR = "X>M M>Y Z>X Z>Y"
-FRONT_DOOR = "U>X U>Y X>M M>Y"
-BUTTERFLY = "A>X A>B D>B D>Y B>X B>Y X>Y"
-# Pearl, Causality, figure 3.4
-PEARL = "X1>X3 X1>X4 X2>X4 X2>X5 X3>X X4>X X4>Y X5>Y X>X6 X6>Y"
+GRAPHS = {
+    "the assignment's hint": ("E>X E>Y X>Y", ["E"], [""]),
+    "generator": (GENERATOR, ["", "Env"], ["C", "C Env"]),
+    "confounder": ("Z>X Z>Y X>Y", ["Z"], [""]),
+    "M": ("U1>X U1>M U2>M U2>Y X>Y", ["", "M U1", "M U2"], ["M"]),
+    "collider": ("X>C Y>C X>Y", [""], ["C"]),
+    "mediator": ("X>M M>Y Z>X Z>Y", ["Z"], ["M", "M Z"]),
+    "front door": ("U>X U>Y X>M M>Y", ["U"], ["", "M"]),
+    "butterfly": ("A>X A>B D>B D>Y B>X B>Y X>Y", ["A B", "D B"], ["B", "A D"]),
+    "Pearl, Causality, figure 3.4": (
+        "X1>X3 X1>X4 X2>X4 X2>X5 X3>X X4>X X4>Y X5>Y X>X6 X6>Y",
+        ["X3 X4", "X4 X5"],
+        ["X4", "X3 X4 X6"],
+    ),
+}
 
 
 def graph_of(edges):
@@ -256,29 +261,14 @@ def graph_of(edges):
     return nx.DiGraph(edge.split(">") for edge in edges.split())
 
 
-@pytest.mark.parametrize(
-    ("edges", "valid", "invalid"),
-    [
-        (HINT, ["E"], [""]),
-        (GENERATOR, ["", "Env"], ["C", "C Env"]),
-        (CONFOUNDER, ["Z"], [""]),
-        (M_BIAS, ["", "M U1", "M U2"], ["M"]),
-        (COLLIDER, [""], ["C"]),
-        (MEDIATOR, ["Z"], ["M", "M Z"]),
-        (FRONT_DOOR, ["U"], ["", "M"]),
-        (BUTTERFLY, ["A B", "D B"], ["B", "A D"]),
-        (PEARL, ["X3 X4", "X4 X5"], ["X4", "X3 X4 X6"]),
-    ],
-    ids="hint generator confounder M collider mediator front-door butterfly pearl".split(),
-)
-def test_backdoor_criterion_on_textbook_graphs(nb, edges, valid, invalid):
+def test_backdoor_criterion_on_textbook_graphs(nb):
     """The textbook's answers, and the graph is left as it was."""
-    graph = graph_of(edges)
-    treatment, outcome = ("S", "Y") if edges == GENERATOR else ("X", "Y")
-    for adjustment in (*valid, *invalid):
-        found = nb.is_backdoor_set(graph, treatment, outcome, set(adjustment.split()))
-        assert found is (adjustment in valid), adjustment
-    assert nx.utils.graphs_equal(graph, graph_of(edges))
+    for name, (edges, valid, invalid) in GRAPHS.items():
+        graph, treatment = graph_of(edges), "S" if edges == GENERATOR else "X"
+        for adjustment in (*valid, *invalid):
+            found = nb.is_backdoor_set(graph, treatment, "Y", set(adjustment.split()))
+            assert found is (adjustment in valid), (name, adjustment)
+        assert nx.utils.graphs_equal(graph, graph_of(edges))
 
 
 def test_the_notebooks_graphs_are_the_hint_and_the_generator(nb):
@@ -329,24 +319,20 @@ def test_backdoor_criterion_is_its_definition(nb):
 # The generator's exact distribution
 
 
-@pytest.mark.parametrize(
-    ("noises", "adjusted"),
-    [
-        # by hand: mean of P(1 | s, green) and P(1 | s, red); colours are equally frequent
+def test_adjusting_for_the_bad_control_by_hand(nb):
+    """Biased without weights, 3/4 with them, and a proper distribution both times."""
+    for noises, adjusted in (
+        # the mean of P(1 | s, green) and P(1 | s, red); colours are equally frequent
         (["1/5"], (Fraction(12, 13) + Fraction(3, 7)) / 2),
         (["1/10"], (Fraction(27, 28) + Fraction(1, 4)) / 2),
         (["1/5", "1/10"], (Fraction(17, 18) + Fraction(9, 26)) / 2),
-    ],
-    ids=["train1", "train2", "both"],
-)
-def test_adjusting_for_the_bad_control_by_hand(nb, noises, adjusted):
-    """Biased without weights, 3/4 with them, and a proper distribution both times."""
-    joint = nb.generator_joint(noises)
-    assert joint.sum() == nb.reweighted(joint).sum() == 1
-    assert joint[1, 1].sum() / joint[1].sum() == Fraction(3, 4)
-    assert nb.adjusted_probability(joint) == adjusted
-    assert nb.adjusted_probability(joint, s=0) == 1 - adjusted  # the generator is symmetric
-    assert nb.adjusted_probability(nb.reweighted(joint)) == Fraction(3, 4)
+    ):
+        joint = nb.generator_joint(noises)
+        assert joint.sum() == nb.reweighted(joint).sum() == 1
+        assert joint[1, 1].sum() / joint[1].sum() == Fraction(3, 4)
+        assert nb.adjusted_probability(joint) == adjusted
+        assert nb.adjusted_probability(joint, s=0) == 1 - adjusted  # the generator is symmetric
+        assert nb.adjusted_probability(nb.reweighted(joint)) == Fraction(3, 4)
 
 
 def test_the_limit_of_averaging_by_hand(nb):

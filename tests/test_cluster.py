@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
+from subprocess import PIPE
 
 import dask
 import pytest
@@ -20,16 +20,16 @@ def trained(**arguments):
     return train_networks(**arguments) | {{"process": os.getpid()}}
 
 
-CLUSTER, root = sys.argv[2:]
 recipe = asdict(Recipe(method="strata", images=1_000, examples=2_000))
-shared = {{"stages": {{"small": [recipe, None, False]}}, "root": root}}
-tasks = {{
-    f"{{root}} {{k}}": (
-        trained, shared | {{"name": "small", "numbers": [k], "seeds": [seed_for(0, k)]}}
-    )
-    for k in range({TASKS})
-}}
-print(json.dumps(list(run_tasks("cluster", tasks, globals(), []).values())))
+for root, CLUSTER in (("here", ""), ("there", sys.argv[2]), ("bereft", sys.argv[2])):
+    shared = {{"stages": {{"small": [recipe, None, False]}}, "root": root}}
+    tasks = {{
+        f"{{root}} {{k}}": (
+            trained, shared | {{"name": "small", "numbers": [k], "seeds": [seed_for(0, k)]}}
+        )
+        for k in range({TASKS})
+    }}
+    print(json.dumps(list(run_tasks("cluster", tasks, globals(), []).values())), flush=True)
 """
 )
 
@@ -61,51 +61,35 @@ def cluster(tmp_path):
     log.close()
 
 
-def train_on(address, folder, root, when_one_is_done=lambda: None):
-    """Train the networks in a folder's data folder `root`, on a cluster, or here if `address` is
-    empty; their records, and the processes that trained them."""
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        start(
-            *("-c", SCRIPT, NOTEBOOK, address, root),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=folder,
-        ) as process,
-    ):
-        alarm = threading.Timer(300, process.kill)
-        alarm.start()
-        first = process.stdout.readline()
-        if first.startswith(f"[1/{TASKS}] "):
-            when_one_is_done()
-        # Not communicate(): it would lose lines that were buffered with the first.
-        lines = [first, *process.stdout]
-        alarm.cancel()
-        assert process.wait() == 0, (errors.seek(0), errors.read())
-    assert [line.partition(" ")[0] for line in lines[:-1]] == [
-        f"[{k + 1}/{TASKS}]" for k in range(TASKS)
-    ]
-    records = json.loads(lines[-1])
-    processes = {record.pop("process") for record in records}
-    names = [path.name for path in (folder / root / "checkpoints").iterdir()]
-    assert len(names) == TASKS and not [name for name in names if name.startswith(".")]
-    return records, processes
-
-
 def test_a_cluster_gives_the_same_networks_even_if_a_worker_dies(shared_root, cluster, tmp_path):
     """Trained here, trained by two workers, and by two of which one is killed in the middle."""
-    for root in ("here", "there", "bereft"):
+    roots, found = ("here", "there", "bereft"), []
+    for root in roots:
         (tmp_path / root).mkdir()
         (tmp_path / root / "ColoredMNIST").symlink_to(shared_root / "ColoredMNIST")
     address, workers = cluster
-    here, own = train_on("", tmp_path, "here")
-    there, processes = train_on(address, tmp_path, "there")
-    assert there == here and len(here[0]["files"]) == 1
-    assert processes == {worker.pid for worker in workers} and not processes & own
-    bereft, processes = train_on(address, tmp_path, "bereft", workers[0].kill)
-    assert bereft == here
+    with (
+        (tmp_path / "errors").open("w") as errors,
+        start("-c", SCRIPT, NOTEBOOK, address, stdout=PIPE, stderr=errors, cwd=tmp_path) as process,
+    ):
+        alarm = threading.Timer(300, process.kill)
+        alarm.start()
+        for line in process.stdout:
+            if line.startswith(f"[1/{TASKS}] bereft"):
+                workers[0].kill()
+            if line.startswith("[{"):
+                found.append(json.loads(line))
+        alarm.cancel()
+        assert process.wait() == 0, (tmp_path / "errors").read_text()
+    own, both, left = ({record.pop("process") for record in records} for records in found)
+    assert len(found[0]) == TASKS and len(found[0][0]["files"]) == 1
+    assert found[0] == found[1] == found[2]
+    for root in roots:
+        names = [path.name for path in (tmp_path / root / "checkpoints").iterdir()]
+        assert len(names) == TASKS and not [name for name in names if name.startswith(".")]
+    assert both == {worker.pid for worker in workers} and not both & own
     assert workers[0].wait() < 0 and workers[1].poll() is None
-    assert workers[1].pid in processes <= {worker.pid for worker in workers}
+    assert workers[1].pid in left <= both
 
 
 def test_a_scheduler_that_does_not_answer_is_named(nb):

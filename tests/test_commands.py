@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import install, versions
+from tools import install, run_notebook, versions
 from tools.files import ROOT
 from tools.pictures import slim_png
 
@@ -61,15 +61,11 @@ def test_help_is_the_default_and_lists_every_target():
     assert set(phony.split()) == targets  # data/, tests/ and others could shadow a target
 
 
-def test_ci_runs_make_test():
-    """.ci/run can be executed and calls exactly `make test`."""
+def test_ci_runs_make_test_and_check_is_test_without_the_slow():
+    """.ci/run calls exactly `make test`; `make check` leaves out what is marked."""
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
     assert script.read_text().rstrip().endswith("\nexec make test")
-
-
-def test_check_is_test_without_the_slow():
-    """The same linter and tests, but for those that are marked."""
     said = {name: call("make", "-n", "-C", ROOT, name).stdout for name in ("check", "test")}
     assert said["check"].replace(' -m "not slow"', "") == said["test"] != said["check"]
 
@@ -132,20 +128,17 @@ def test_install_starts_where_there_is_no_venv(tmp_path, monkeypatch):
     assert steps == [[sys.executable, "-m", "venv", "--clear", str(tmp_path / ".venv")]]
 
 
-@pytest.mark.parametrize("flags", [None, "-O2"])
-def test_memtorch_is_built_without_its_assertions(monkeypatch, flags):
+def test_memtorch_is_built_without_its_assertions(monkeypatch):
     """They do not compile; CFLAGS replaces Python's own flags, so -DNDEBUG must stand in it."""
-    for name in ("CFLAGS", "CXXFLAGS"):
-        monkeypatch.delenv(name, raising=False)
-        if flags:
-            monkeypatch.setenv(name, flags)
+    monkeypatch.delenv("CFLAGS", raising=False)
+    monkeypatch.setenv("CXXFLAGS", "-O2")
     environment = install.build_environment()
-    for name in ("CFLAGS", "CXXFLAGS"):
-        assert {"-DNDEBUG", "-g0", *([flags] if flags else [])} == set(environment[name].split())
+    assert set(environment["CFLAGS"].split()) == {"-DNDEBUG", "-g0"}
+    assert set(environment["CXXFLAGS"].split()) == {"-DNDEBUG", "-g0", "-O2"}
 
 
 def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
-    """The stamp counts only for the requirements it was made for."""
+    """The stamp counts only for the requirements, the MemTorch and the way that it was made for."""
     for name in ("requirements.txt", "requirements-dev.txt"):
         (tmp_path / name).write_text("one==1\n")
     monkeypatch.setattr(install, "ROOT", tmp_path)
@@ -154,6 +147,11 @@ def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
     install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6") + "\n")
     assert install.is_installed("memtorch-cpu==1.1.6")
     assert not install.is_installed("memtorch-cpu==1.1.7")
+    assert not install.is_installed("memtorch-cpu==1.1.6", False)
+    install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6", False))
+    assert install.is_installed("memtorch-cpu==1.1.6", False)
+    assert not install.is_installed("memtorch-cpu==1.1.6")
+    install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6"))
     (tmp_path / "requirements-dev.txt").write_text("one==2\n")
     assert not install.is_installed("memtorch-cpu==1.1.6")
 
@@ -192,41 +190,30 @@ def preflight(**environment):
     return done.returncode, (done.stdout + done.stderr).splitlines()
 
 
-def test_preflight_is_silent_when_nothing_is_missing(good):
-    """A good machine reads nothing."""
+GOOD_PYTHON = 'case "$*" in *version_info*) echo 3.13 ;; {}) exit 1 ;; esac'
+LACKING = [  # variable, the script that stands in for it, what is said
+    ("PYTHON", "echo 3.9", r"Python 3\.11 or later \(.* is 3\.9\)"),
+    ("PYTHON", "echo 3.10", r"Python 3\.11 or later \(.* is 3\.10\).*PYTHON="),
+    ("PYTHON", "echo 2.7", r"Python 3\.11 or later \(.* is 2\.7\)"),
+    ("PYTHON", "exit 127", r"Python \(.* does not run\).*apt install python3"),
+    ("PYTHON", GOOD_PYTHON.format("*venv*"), r"venv.*apt install python3-venv"),
+    ("PYTHON", GOOD_PYTHON.format("*Python.h*"), r"Python\.h.*apt install.*dnf install"),
+    ("CXX", "exit 1", r"C\+\+ compiler.*apt install g\+\+"),
+    ("df", "echo head; echo 'x 9 9 4000000 9% /'", r"disk space \(9 GB .* \d GB are free\)"),
+]
+
+
+def test_preflight_says_in_one_line_what_is_missing(good, fake):
+    """Each missing thing is one line, with what to do; a good machine reads nothing."""
     assert preflight(**good) == (0, [])
-
-
-@pytest.mark.parametrize(
-    ("variable", "script", "expected"),
-    [
-        ("PYTHON", "echo 3.9", r"Python 3\.11 or later \(.* is 3\.9\).*PYTHON="),
-        ("PYTHON", "echo 3.10", r"Python 3\.11 or later \(.* is 3\.10\)"),
-        ("PYTHON", "echo 2.7", r"Python 3\.11 or later \(.* is 2\.7\)"),
-        ("PYTHON", "exit 127", r"Python \(.* does not run\).*apt install python3"),
-        (
-            "PYTHON",
-            'case "$*" in *version_info*) echo 3.11 ;; *venv*) exit 1 ;; esac',
-            r"venv.*apt install python3-venv",
-        ),
-        (
-            "PYTHON",
-            'case "$*" in *version_info*) echo 3.13 ;; *Python.h*) exit 1 ;; esac',
-            r"Python\.h.*apt install python3-dev.*dnf install python3-devel",
-        ),
-        ("CXX", "exit 1", r"C\+\+ compiler.*apt install g\+\+"),
-        ("df", "echo head; echo 'x 9 9 4000000 9% /'", r"disk space \(9 GB .* \d GB are free\)"),
-    ],
-)
-def test_preflight_says_in_one_line_what_is_missing(good, fake, variable, script, expected):
-    """Each missing thing is one line, with what to do."""
     # .venv counts as space that is there already, so this project's own must not help.
     fake("du", "echo 0")
-    path = fake("df" if variable == "df" else "lacking", script)
-    status, lines = preflight(**(good | {variable: path}))
-    assert status == 1
-    (line,) = lines
-    assert re.match(f"missing: .*{expected}", line), line
+    for variable, script, expected in LACKING:
+        path = fake("df" if variable == "df" else "lacking", script)
+        status, lines = preflight(**(good | {variable: path}))
+        assert status == 1
+        (line,) = lines
+        assert re.match(f"missing: .*{expected}", line), line
 
 
 def test_preflight_names_everything_at_once(good, tmp_path):
@@ -239,20 +226,15 @@ def test_preflight_names_everything_at_once(good, tmp_path):
 
 def test_without_a_compiler_none_is_asked_for(good, fake):
     """Nor Python's headers; and whoever lacks one is told of the way without."""
-    python = 'case "$*" in *version_info*) echo 3.13 ;; *Python.h*) exit 1 ;; esac'
-    lacking = good | {"CXX": "no-such-compiler", "PYTHON": fake("no-headers", python)}
+    python = fake("no-headers", GOOD_PYTHON.format("*Python.h*"))
+    lacking = good | {"CXX": "no-such-compiler", "PYTHON": python}
     assert preflight(**lacking, NO_COMPILER="1") == (0, [])
     status, lines = preflight(**lacking)
     assert status == 1 and "NO_COMPILER=1" in "".join(lines)
 
 
-def test_a_stand_in_is_another_install(tmp_path, monkeypatch):
-    """What was installed with a compiler is not taken for what was not, nor the other way."""
-    monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
-    for compiled in (True, False):
-        install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6", compiled))
-        assert install.is_installed("memtorch-cpu==1.1.6", compiled)
-        assert not install.is_installed("memtorch-cpu==1.1.6", not compiled)
+def test_make_passes_on_that_there_is_no_compiler():
+    """Nought and nothing mean that there is one."""
     said = [
         call("make", "-n", "-C", ROOT, "-W", "x", "install", f"NO_COMPILER={value}").stdout
         for value in ("1", "", "0")
@@ -287,13 +269,19 @@ GOOD = [
 ]
 
 
-def tiny_project(folder, *sources):
-    """A project with a tiny notebook of these code cells."""
-    v4 = nbformat.v4
+def tiny_notebook(folder, *sources):
+    """Write a tiny notebook of these code cells; its path."""
+    v4, path = nbformat.v4, folder / "coloredmnist.ipynb"
     cells = [v4.new_markdown_cell("# Tiny\n\n## Section one")]
     cells.append(v4.new_code_cell('PROFILE = "full"', metadata={"tags": ["parameters"]}))
     cells += [v4.new_code_cell(source) for source in sources]
-    nbformat.write(v4.new_notebook(cells=cells), folder / "coloredmnist.ipynb")
+    nbformat.write(v4.new_notebook(cells=cells), path)
+    return path
+
+
+def tiny_project(folder, *sources):
+    """A project with a tiny notebook of these code cells, and what earlier runs have left."""
+    tiny_notebook(folder, *sources)
     for name in ("mnist/shipped.gz", "checkpoints/old.pt", "results/old.json"):
         (folder / "data" / name).parent.mkdir(parents=True)
         (folder / "data" / name).write_text("kept")
@@ -319,57 +307,55 @@ def wait_for(path):
         time.sleep(0.05)
 
 
-@pytest.mark.slow
-def test_a_finished_run_replaces_the_notebook(tmp_path):
-    """It is executed with this Python and carries no trace of the runner; the cells' lines show."""
-    tiny_project(tmp_path, *GOOD)
-    done = call(*runner(tmp_path))
-    assert done.returncode == 0, done.stderr
-    notebook = nbformat.read(tmp_path / "coloredmnist.ipynb", as_version=4)
-    nbformat.validate(notebook)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
-    assert code[3].outputs[0].data["text/plain"] == repr(sys.executable)
-    assert notebook.metadata.kernelspec.name == "python3"
-    assert "papermill" not in (tmp_path / "coloredmnist.ipynb").read_text()
-    assert [cell.metadata for cell in code] == [{"tags": ["parameters"]}, {}, {}, {}]
-    assert (tmp_path / "figures" / "profile.txt").read_text() == "full"
-    assert re.search(r"^\[1/4\] Section one \.\.\. \d+\.\d s$", done.stdout, re.MULTILINE)
-    assert re.search(r"^\[3/4\] Section one\nhello from full\n +\.\.\. ", done.stdout, re.MULTILINE)
-    assert [p.name for p in tmp_path.glob("*.tmp")] == []
-
-
 RESULTS = """
-import json
+import json, time
 held = bytearray(b"x" * 300_000_000)
-found = {"run_seconds": 12.34, "code_hash": "abc", "resumed": RESUMED}
+found = {"run_seconds": 12.34, "code_hash": "abc", "resumed": False}
 pathlib.Path("figures/results.json").write_text(json.dumps(found))
-import time
 time.sleep(1.2)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resumed", [False, True])
-def test_a_full_run_notes_what_it_took(tmp_path, resumed):
-    """If it reused nothing; beside what `make bench` has measured, which stays."""
-    tiny_project(tmp_path, GOOD[0], RESULTS.replace("RESUMED", str(resumed)))
+def test_a_finished_run_replaces_the_notebook(tmp_path):
+    """It is executed with this Python and carries no trace of the runner; the cells' lines show.
+    What it took is noted beside what `make bench` has measured. Of what runs have left in data/
+    everything stays, or, if a fresh one is asked for, nothing but what was shipped."""
+    tiny_project(tmp_path, *GOOD, RESULTS)
     bench = tmp_path / "figures" / "bench.json"
     bench.parent.mkdir()
     bench.write_text(json.dumps({"quick_seconds": 5, "full_seconds": 99, "full_memory": 1}))
     done = call(*runner(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert re.search(
-        r"^Finished in \d+ seconds, holding at most 0\.\d GB\.", done.stdout, re.MULTILINE
-    )
+    notebook = nbformat.read(tmp_path / "coloredmnist.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
+    assert code[3].outputs[0].data["text/plain"] == repr(sys.executable)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "papermill" not in (tmp_path / "coloredmnist.ipynb").read_text()
+    assert [cell.metadata for cell in code] == [{"tags": ["parameters"]}, {}, {}, {}, {}]
+    assert (tmp_path / "figures" / "profile.txt").read_text() == "full"
+    for line in (
+        r"\[1/5\] Section one \.\.\. \d+\.\d s",
+        r"\[3/5\] Section one\nhello from full\n +\.\.\. .*",
+        r"Finished in \d+ seconds, holding at most 0\.\d GB\..*",
+    ):
+        assert re.search(f"^{line}$", done.stdout, re.MULTILINE), line
+    assert [p.name for p in tmp_path.glob("*.tmp")] == []
     record = json.loads(bench.read_text())
-    memory = record.pop("full_memory")
-    if resumed:
-        assert (record, memory) == ({"quick_seconds": 5, "full_seconds": 99}, 1)
-    else:
-        noted = {"full_seconds": 12.3, "full_code_hash": "abc"}
-        assert record.items() >= ({"quick_seconds": 5} | noted).items()
-        assert 300_000_000 < memory < 900_000_000
+    assert 300_000_000 < record.pop("full_memory") < 900_000_000
+    noted = {"quick_seconds": 5, "full_seconds": 12.3, "full_code_hash": "abc"}
+    assert record.items() >= noted.items()
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {"mnist", "checkpoints", "results"}
+    # once more; this time the notebook is edited meanwhile, which is not lost
+    edited = "open('coloredmnist.ipynb', 'a').write(' ')"
+    before = tiny_notebook(tmp_path, edited).read_bytes()
+    done = call(*runner(tmp_path, "--fresh"))
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {"mnist"}
+    assert done.returncode == 1
+    assert "coloredmnist.ipynb" in done.stderr and "changed" in done.stderr
+    assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before + b" "
 
 
 @pytest.mark.slow
@@ -396,69 +382,51 @@ def test_a_failed_run_leaves_the_notebook_alone(tmp_path, source, expected):
 
 
 @pytest.mark.slow
-def test_a_notebook_edited_meanwhile_is_not_overwritten(tmp_path):
-    """Somebody's work in JupyterLab is not lost to a run that started before."""
-    tiny_project(tmp_path, "open('coloredmnist.ipynb', 'a').write(' ')")
-    before = (tmp_path / "coloredmnist.ipynb").read_bytes()
-    done = call(*runner(tmp_path))
-    assert done.returncode == 1
-    assert "coloredmnist.ipynb" in done.stderr and "changed" in done.stderr
-    assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before + b" "
-
-
-@pytest.mark.slow
 def test_quick_changes_nothing_outside_its_folder(tmp_path):
-    """All that it reads is a copy, all that it writes is in build/."""
+    """All that it reads is a copy, all that it writes is in build/; figures there are its own."""
     tiny_project(tmp_path, *GOOD, "pathlib.Path('data/mnist/shipped.gz').read_text()")
-    before = snapshot(tmp_path)
+    before, quick = snapshot(tmp_path), tmp_path / "build" / "quick"
+    (quick / "figures").mkdir(parents=True)
+    (quick / "figures" / "stale.png").write_text("of an earlier run")
     done = call(*runner(tmp_path, "--profile", "quick", "--fresh"))
     assert done.returncode == 0, done.stderr
     assert snapshot(tmp_path) == before
-    quick = tmp_path / "build" / "quick"
     assert (quick / "figures" / "profile.txt").read_text() == "quick"
     executed = nbformat.read(quick / "coloredmnist.ipynb", as_version=4)
     assert executed.cells[-1].outputs[0].data["text/plain"] == "'kept'"
-    # and once more, on top of what the first run left
-    (quick / "figures" / "stale.png").write_text("old")
-    assert call(*runner(tmp_path, "--profile", "quick")).returncode == 0
     assert not (quick / "figures" / "stale.png").exists()
-    assert snapshot(tmp_path) == before
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("profile", ["../elsewhere", "", "Full", "a b"])
-def test_a_profile_is_a_plain_name(tmp_path, profile):
+def test_a_profile_is_a_plain_name(tmp_path, monkeypatch, capsys):
     """No profile leads outside build/."""
     tiny_project(tmp_path, *GOOD)
-    done = call(*runner(tmp_path, "--profile", profile))
-    assert done.returncode == 2
-    assert repr(profile) in done.stderr and "quick" in done.stderr
+    for profile in ("../elsewhere", "", "Full", "a b"):
+        monkeypatch.setattr(sys, "argv", runner(tmp_path, "--profile", profile)[2:])
+        with pytest.raises(SystemExit) as refusal:
+            run_notebook.main()
+        said = capsys.readouterr().err
+        assert refusal.value.code == 2 and repr(profile) in said and "quick" in said
     assert not (tmp_path / "build").exists()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fresh", [True, False])
-def test_fresh_forgets_and_otherwise_results_are_kept(tmp_path, fresh):
-    """FRESH=1 removes checkpoints and results, but not the shipped data."""
-    tiny_project(tmp_path, "import pathlib\nsorted(p.name for p in pathlib.Path('data').iterdir())")
-    assert call(*runner(tmp_path, *["--fresh"] * fresh)).returncode == 0
-    kept = {"mnist"} if fresh else {"mnist", "checkpoints", "results"}
-    assert {p.name for p in (tmp_path / "data").iterdir()} == kept
 
 
 SLOW = """
 import os, pathlib, time
-pathlib.Path("started.part").write_text(str(os.getpid()))
-os.rename("started.part", "started")
-while not pathlib.Path("go").exists():
+pathlib.Path("NAME.part").write_text(str(os.getpid()))
+os.rename("NAME.part", "NAME")
+while not pathlib.Path("after NAME").exists():
     time.sleep(0.05)
 """
 
 
-def start_slow_run(project):
-    """Start a run that waits for a file called `go`."""
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
+    """While it works a second run is refused, and told why. Ctrl-C ends the kernel too, the
+    notebook is as it was, and the next run may start."""
+    cells = [SLOW.replace("NAME", name) for name in ("one", "two")]
+    before = tiny_notebook(tmp_path, *cells).read_bytes()
     process = subprocess.Popen(
-        runner(project),
+        runner(tmp_path),
         cwd=ROOT,
         env=ENVIRONMENT,
         stdout=subprocess.PIPE,
@@ -466,42 +434,21 @@ def start_slow_run(project):
         text=True,
         start_new_session=True,
     )
-    wait_for(project / "started")
-    return process
-
-
-@pytest.mark.slow
-def test_two_runs_in_one_folder_are_refused(tmp_path):
-    """The second is told why, and the first goes on undisturbed."""
-    first = start_slow_run(tiny_project(tmp_path, SLOW))
-    try:
-        for options in ([], ["--profile", "quick"]):
-            second = call(*runner(tmp_path, *options))
-            assert second.returncode == 1
-            assert str(tmp_path) in second.stderr and "wait" in second.stderr
-    finally:
-        (tmp_path / "go").touch()
-        output, _ = first.communicate(timeout=60)
-    assert first.returncode == 0, output
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
-    """Ctrl-C ends the kernel too, the notebook is as it was, and the next run may start."""
-    tiny_project(tmp_path, SLOW)
-    before = (tmp_path / "coloredmnist.ipynb").read_bytes()
-    process = start_slow_run(tmp_path)
-    kernel = int((tmp_path / "started").read_text())
+    wait_for(tmp_path / "one")
+    second = call(*runner(tmp_path, *["--profile", "quick"] * (stop == signal.SIGINT)))
+    (tmp_path / "after one").touch()
+    wait_for(tmp_path / "two")  # undisturbed, the first goes on
     os.killpg(process.pid, stop)
     output, _ = process.communicate(timeout=60)
+    assert second.returncode == 1
+    assert str(tmp_path) in second.stderr and "wait" in second.stderr
     assert process.returncode == 130, output
     assert "Traceback" not in output and "is as it was" in output
     assert (tmp_path / "coloredmnist.ipynb").read_bytes() == before
     with pytest.raises(ProcessLookupError):
-        os.kill(kernel, 0)
-    (tmp_path / "go").touch()
-    assert call(*runner(tmp_path)).returncode == 0
+        os.kill(int((tmp_path / "two").read_text()), 0)
+    (tmp_path / "after two").touch()
+    assert stop == signal.SIGTERM or call(*runner(tmp_path)).returncode == 0
 
 
 @pytest.mark.slow
@@ -562,26 +509,25 @@ def test_every_python_is_found_once(fake, tmp_path):
     assert found["3.12"] == tmp_path / "python3.12" and found["3.13"] == pyenv / "python3"
 
 
-@pytest.mark.parametrize("fails", ["nothing", "install", "run"])
-def test_each_python_installs_and_runs_in_a_copy(fake, tmp_path, monkeypatch, fails):
+def test_each_python_installs_and_runs_in_a_copy(fake, tmp_path, monkeypatch):
     """With that Python; a failure ends it, and is told from results."""
     project = tiny_project(tmp_path)
     (project / "tools").mkdir()
     for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "tools/x.py"):
         (project / name).touch()
     results = "build/quick/figures/results.json"
-    script = f"""[ "$3" = {fails} ] && exit 2
-    cd "$2" && [ -f tools/x.py ] && [ -f Makefile ] && [ -f data/mnist/shipped.gz ] || exit 1
-    mkdir -p build/quick/figures && echo "{{\\"with\\": \\"$*\\"}}" > {results}"""
-    fake("make", script)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(versions, "ROOT", project)
-    seconds, found = versions.quick_run("3.12", "a/python")
-    assert len(seconds) == (1 if fails == "install" else 2)
-    if fails == "nothing":
-        assert found["with"].endswith("run PROFILE=quick PYTHON=a/python")
-    else:
-        assert found is None
+    for fails in ("nothing", "install", "run"):
+        script = f"""[ "$3" = {fails} ] && exit 2
+        cd "$2" && [ -f tools/x.py ] && [ -f Makefile ] && [ -f data/mnist/shipped.gz ] || exit 1
+        mkdir -p build/quick/figures && echo "{{\\"with\\": \\"$*\\"}}" > {results}"""
+        fake("make", script)
+        seconds, found = versions.quick_run("3.12", "a/python")
+        assert len(seconds) == (1 if fails == "install" else 2)
+        assert (found is None) == (fails != "nothing")
+        if found:
+            assert found["with"].endswith("run PROFILE=quick PYTHON=a/python")
 
 
 def test_the_table_of_versions_compares_and_names_failures():

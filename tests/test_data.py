@@ -17,7 +17,6 @@ from conftest import ENVIRONMENTS, MNIST, MNIST_FILES, Evil, rng_states
 COLOUR_FLIP = {"train1": 0.2, "train2": 0.1, "test": 0.9}
 START = {"train1": 0, "train2": 20_000, "test": 40_000}
 CURE = r"(?i)delet|remov|restor|checkout|download"
-each_environment = pytest.mark.parametrize("env", ENVIRONMENTS)
 
 
 def flips(environment, digits):
@@ -72,25 +71,25 @@ MNIST_DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"), [(MNIST_FILES[i % 2], damage) for i, damage in enumerate(MNIST_DAMAGE)]
-)
-def test_damaged_mnist_is_refused(nb, empty_root, name, damage):
+def test_damaged_mnist_is_refused(nb, empty_root):
     """The error names the file, the reason or both hashes, and the cure."""
-    good = (MNIST / name).read_bytes()
-    bad = MNIST_DAMAGE[damage](good)
-    path = empty_root / "mnist" / name
-    path.unlink()
-    path.write_bytes(bad)
-    with pytest.raises(RuntimeError) as error:
-        nb.load_mnist(empty_root)
-    message = str(error.value)
-    assert name in message and re.search(CURE, message), message
-    assert path.read_bytes() == bad  # the evidence is left for the reader to judge
-    if damage in ("bit flipped before packing", "another file"):
-        for data in (good, bad):  # expected and found hash, of the file or of what it holds
-            hashes = [hashlib.sha256(d).hexdigest() for d in (data, gzip.decompress(data))]
-            assert any(h[:8] in message for h in hashes), message
+    for i, (damage, change) in enumerate(MNIST_DAMAGE.items()):
+        name = MNIST_FILES[i % 2]
+        good, path = (MNIST / name).read_bytes(), empty_root / "mnist" / name
+        bad = change(good)
+        path.unlink()
+        path.write_bytes(bad)
+        with pytest.raises(RuntimeError) as error:
+            nb.load_mnist(empty_root)
+            pytest.fail(damage)
+        message = str(error.value)
+        assert name in message and re.search(CURE, message), message
+        assert path.read_bytes() == bad  # the evidence is left for the reader to judge
+        if damage in ("bit flipped before packing", "another file"):
+            for data in (good, bad):  # expected and found hash, of the file or of what it holds
+                hashes = [hashlib.sha256(d).hexdigest() for d in (data, gzip.decompress(data))]
+                assert any(h[:8] in message for h in hashes), message
+        path.write_bytes(good)
 
 
 def test_other_files_are_read_the_same_way(nb, tmp_path):
@@ -127,35 +126,35 @@ def test_missing_mnist_is_fetched_or_named(nb, tmp_path, monkeypatch):
 # make_environments
 
 
-@each_environment
-def test_images_are_mnist_in_the_right_channel(environments, mnist, env):
+def test_images_are_mnist_in_the_right_channel(environments, mnist):
     """Types and order of the contract; MNIST's pixels in the colour's channel, zero elsewhere."""
-    environment, start = environments[env], START[env]
-    assert list(environments) == list(ENVIRONMENTS)
-    assert environment.images.shape == (20_000, 3, 28, 28)
-    assert environment.images.dtype == torch.uint8
-    assert environment.labels.shape == environment.is_red.shape == (20_000,)
-    assert environment.labels.dtype == torch.int64 and environment.is_red.dtype == torch.bool
-    assert set(environment.labels.tolist()) == {0, 1}
-    grey, red = mnist[0][start : start + 20_000], environment.is_red
-    assert torch.equal(environment.images[red, 0], grey[red])
-    assert torch.equal(environment.images[~red, 1], grey[~red])
-    assert not environment.images[red, 1].any() and not environment.images[~red, 0].any()
-    assert not environment.images[:, 2].any()
+    for env in ENVIRONMENTS:
+        environment, start = environments[env], START[env]
+        assert list(environments) == list(ENVIRONMENTS)
+        assert environment.images.shape == (20_000, 3, 28, 28)
+        assert environment.images.dtype == torch.uint8
+        assert environment.labels.shape == environment.is_red.shape == (20_000,)
+        assert environment.labels.dtype == torch.int64 and environment.is_red.dtype == torch.bool
+        assert set(environment.labels.tolist()) == {0, 1}
+        grey, red = mnist[0][start : start + 20_000], environment.is_red
+        assert torch.equal(environment.images[red, 0], grey[red])
+        assert torch.equal(environment.images[~red, 1], grey[~red])
+        assert not environment.images[red, 1].any() and not environment.images[~red, 0].any()
+        assert not environment.images[:, 2].any()
 
 
-@each_environment
-def test_flips_follow_the_specification(environments, mnist, env):
+def test_flips_follow_the_specification(environments, mnist):
     """Labels flip with 25%, colours with 20/10/90%, whatever the digit and the other flip."""
-    digits = mnist[1][START[env] : START[env] + 20_000]
-    label_flip, colour_flip = flips(environments[env], digits)
-    assert_rate(label_flip, 0.25)
-    assert_rate(colour_flip, COLOUR_FLIP[env])
-    assert_rate(colour_flip[label_flip], COLOUR_FLIP[env])
-    assert_unrelated(label_flip, colour_flip)
-    for digit in range(10):
-        assert_rate(label_flip[digits == digit], 0.25)
-        assert_rate(colour_flip[digits == digit], COLOUR_FLIP[env])
+    for env in ENVIRONMENTS:
+        digits = mnist[1][START[env] : START[env] + 20_000]
+        label_flip, colour_flip = flips(environments[env], digits)
+        assert_rate(label_flip, 0.25)
+        assert_rate(colour_flip, COLOUR_FLIP[env])
+        assert_rate(colour_flip[label_flip], COLOUR_FLIP[env])
+        assert_unrelated(label_flip, colour_flip)
+        for digit in range(10):
+            assert_rate(label_flip[digits == digit], 0.25)
+            assert_rate(colour_flip[digits == digit], COLOUR_FLIP[env])
 
 
 def test_environments_draw_independently(environments, mnist):
@@ -204,18 +203,18 @@ def test_impossible_arguments_are_refused(nb, mnist):
 # ColoredMNIST
 
 
-@each_environment
-def test_items_are_picture_label_colour(nb, shared_root, environments, env):
+def test_items_are_picture_label_colour(nb, shared_root, environments):
     """RGB picture, int and bool, equal to make_environments' tensors; `test` by default."""
-    given = {} if env == "test" else {"env": env}  # as in the sample
-    dataset, expected = nb.ColoredMNIST(shared_root, **given), environments[env]
-    assert isinstance(dataset, torchvision.datasets.VisionDataset) and len(dataset) == 20_000
-    for i in (0, 1, 2, 777, 19_999):
-        picture, label, is_red = dataset[i]
-        assert isinstance(picture, PIL.Image.Image) and picture.mode == "RGB"
-        assert type(label) is int and type(is_red) is bool
-        assert label == expected.labels[i] and is_red == expected.is_red[i]
-        assert np.array_equal(np.array(picture), expected.images[i].permute(1, 2, 0).numpy())
+    for env in ENVIRONMENTS:
+        given = {} if env == "test" else {"env": env}  # as in the sample
+        dataset, expected = nb.ColoredMNIST(shared_root, **given), environments[env]
+        assert isinstance(dataset, torchvision.datasets.VisionDataset) and len(dataset) == 20_000
+        for i in (0, 1, 2, 777, 19_999):
+            picture, label, is_red = dataset[i]
+            assert isinstance(picture, PIL.Image.Image) and picture.mode == "RGB"
+            assert type(label) is int and type(is_red) is bool
+            assert label == expected.labels[i] and is_red == expected.is_red[i]
+            assert np.array_equal(np.array(picture), expected.images[i].permute(1, 2, 0).numpy())
 
 
 def test_all_train_is_train1_then_train2(nb, shared_root, environments):
@@ -288,12 +287,12 @@ def stored(path):
     return SimpleNamespace(**torch.load(path, weights_only=True))
 
 
-@each_environment
-def test_files_hold_tensors_only(nb, shared_root, environments, env):
+def test_files_hold_tensors_only(nb, shared_root, environments):
     """torch.load(weights_only=True) reads them, and they are the environment's."""
-    path = shared_root / "ColoredMNIST" / f"{env}.pt"
-    assert tensors_of(torch.load(path, weights_only=True))
-    assert same(stored(path), environments[env])
+    for env in ENVIRONMENTS:
+        path = shared_root / "ColoredMNIST" / f"{env}.pt"
+        assert tensors_of(torch.load(path, weights_only=True))
+        assert same(stored(path), environments[env])
 
 
 def flip_in_tensor(path, index):
@@ -322,7 +321,9 @@ def sample_file(path):
     torch.save([(PIL.Image.new("RGB", (28, 28)), 0, True)] * 3, path)
 
 
-DAMAGE = {
+DAMAGE = {  # what a file is made into, by its path; train1.pt lies beside it
+    # train1 under the name of test would turn every result round
+    "another environment's": lambda path: shutil.copy(path.with_name("train1.pt"), path),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1000]),
     "empty": lambda path: path.write_bytes(b""),
     "bit flipped in tensor 0": lambda path: flip_in_tensor(path, 0),
@@ -336,28 +337,22 @@ DAMAGE = {
         Evil(path.parent / "trace"), path
     ),
 }
-each_damage = pytest.mark.parametrize("damage", DAMAGE)
 
 
-@each_damage
-def test_damaged_file_is_refused(nb, full_root, damage):
+def test_damaged_file_is_refused(nb, full_root):
     """The error names file and cure; nothing is executed, changed or left behind."""
     folder = full_root / "ColoredMNIST"
-    DAMAGE[damage](folder / "test.pt")
-    bad = (folder / "test.pt").read_bytes()
-    with pytest.raises(RuntimeError) as error:
-        nb.ColoredMNIST(full_root)
-    assert "test.pt" in str(error.value) and re.search(CURE, str(error.value))
-    assert (folder / "test.pt").read_bytes() == bad
-    assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
-
-
-def test_another_environments_file_is_refused(nb, full_root):
-    """train1 under the name of test would turn every result round."""
-    folder = full_root / "ColoredMNIST"
-    shutil.copy(folder / "train1.pt", folder / "test.pt")
-    with pytest.raises(RuntimeError, match=r"test\.pt"):
-        nb.ColoredMNIST(full_root, env="test")
+    good = (folder / "test.pt").read_bytes()
+    for title, damage in DAMAGE.items():
+        (folder / "test.pt").write_bytes(good)
+        damage(folder / "test.pt")
+        bad = (folder / "test.pt").read_bytes()
+        with pytest.raises(RuntimeError) as error:
+            nb.ColoredMNIST(full_root)
+            pytest.fail(title)
+        assert "test.pt" in str(error.value) and re.search(CURE, str(error.value)), title
+        assert (folder / "test.pt").read_bytes() == bad
+        assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
 
 
 def spoken(capfd, recwarn):
@@ -365,29 +360,20 @@ def spoken(capfd, recwarn):
     return "".join(capfd.readouterr()) + "".join(str(w.message) for w in recwarn)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "bit flipped in tensor 1",
-        "the sample's pickled pictures",
-        "another environment's file",
-    ],
-)
-def test_prepare_makes_damaged_files_anew(nb, full_root, environments, damage, capfd, recwarn):
+def test_prepare_makes_damaged_files_anew(nb, full_root, environments, capfd, recwarn):
     """It says so, and leaves the intact ones alone."""
     folder = full_root / "ColoredMNIST"
     times = {env: (folder / f"{env}.pt").stat().st_mtime_ns for env in ("train1", "train2")}
-    if damage in DAMAGE:
+    damages = "bit flipped in tensor 1", "the sample's pickled pictures", "another environment's"
+    for damage in damages:
         DAMAGE[damage](folder / "test.pt")
-    else:
-        shutil.copy(folder / "train1.pt", folder / "test.pt")
-    result = nb.prepare_environments(full_root, seed=0)
-    assert "test.pt" in spoken(capfd, recwarn)
-    assert all(same(result[env], environments[env]) for env in ENVIRONMENTS)
-    assert same(stored(folder / "test.pt"), environments["test"])
-    assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
-    for env, modified in times.items():
-        assert (folder / f"{env}.pt").stat().st_mtime_ns == modified
+        result = nb.prepare_environments(full_root, seed=0)
+        assert "test.pt" in spoken(capfd, recwarn), damage
+        assert all(same(result[env], environments[env]) for env in ENVIRONMENTS)
+        assert same(stored(folder / "test.pt"), environments["test"])
+        assert sorted(p.name for p in folder.iterdir()) == ["test.pt", "train1.pt", "train2.pt"]
+        for env, modified in times.items():
+            assert (folder / f"{env}.pt").stat().st_mtime_ns == modified
 
 
 def test_prepare_leaves_intact_files_alone(nb, full_root, environments):

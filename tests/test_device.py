@@ -60,25 +60,25 @@ def environment(nb):
     return nb.Environment(nb.paint(shapes, is_red), torch.arange(40) % 2, is_red)
 
 
-@pytest.mark.parametrize("method", ["strata", "ipw", "group_dro", "irm", "vrex", "recolouring"])
-@pytest.mark.parametrize("stuck", [(0.0, 0.0), (0.1, 0.1)], ids=["whole", "stuck"])
-def test_a_step_stays_on_its_device(nb, monkeypatch, method, stuck):
+def test_a_step_stays_on_its_device(nb, monkeypatch):
     """From the pool's images to the average of the weights, with random numbers of the CPU."""
     monkeypatch.setattr(nb, "half_precision", lambda device: contextlib.nullcontext())
-    random = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-    recipe = nb.Recipe(method=method, batch_size=8, penalty=10.0, stuck=stuck, clip=1.0)
-    parts = {"train1": environment(nb), "train2": environment(nb)}
-    pools = [nb.Pool(recipe, parts, generator, device=META) for generator in random]
-    stack = nb.Stack(recipe, [nb.CNN(), nb.CNN()], META)
-    given = [next(pool.batches()) for pool in pools]
-    batch = {name: torch.stack([part[name] for part in given]) for name in given[0]}
-    batch |= nb.scheduled(recipe, 3, 9, stack, random)
-    leaves, _ = torch.utils._pytree.tree_flatten(batch)
-    assert {value.device for value in leaves} == {META}
-    stack.work(batch)
-    kept = [stack.parameters, stack.averages, stack.first, stack.second, stack.largest]
-    kept += [stack.count, stack.memory, stack.losses]
-    assert {value.device for value in kept} == {META}
+    for method in ("strata", "ipw", "group_dro", "irm", "vrex", "recolouring"):
+        stuck = (0.1, 0.1) if method in ("strata", "irm") else (0.0, 0.0)
+        random = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        recipe = nb.Recipe(method=method, batch_size=8, penalty=10.0, stuck=stuck, clip=1.0)
+        parts = {"train1": environment(nb), "train2": environment(nb)}
+        pools = [nb.Pool(recipe, parts, generator, device=META) for generator in random]
+        stack = nb.Stack(recipe, [nb.CNN(), nb.CNN()], META)
+        given = [next(pool.batches()) for pool in pools]
+        batch = {name: torch.stack([part[name] for part in given]) for name in given[0]}
+        batch |= nb.scheduled(recipe, 3, 9, stack, random)
+        leaves, _ = torch.utils._pytree.tree_flatten(batch)
+        assert {value.device for value in leaves} == {META}
+        stack.work(batch)
+        kept = [stack.parameters, stack.averages, stack.first, stack.second, stack.largest]
+        kept += [stack.count, stack.memory, stack.losses]
+        assert {value.device for value in kept} == {META}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

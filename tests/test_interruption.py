@@ -40,16 +40,14 @@ print(json.dumps([values, work]))
 
 
 def start(root):
-    """A run in a session of its own, after it has read the notebook."""
-    process = subprocess.Popen(
+    """A run in a session of its own."""
+    return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, NOTEBOOK, root],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
-    assert process.stdout.readline() == "ready\n", process.stderr.read()
-    return process
 
 
 def finish(process):
@@ -72,73 +70,69 @@ def folder(root):
     return link_mnist(root / "data").parent
 
 
-@pytest.mark.slow
-def test_killed_runs_end_like_undisturbed_ones(tmp_path):
-    """Whatever was finished when a run was killed is used as it is, nothing half written is, and
-    the results are the same."""
-    root = folder(tmp_path / "undisturbed")
-    began = time.monotonic()
-    expected = finish(start(root))
-    seconds, units = time.monotonic() - began, set(path.name for path in kept(root))
-    chance, killed = random.Random(0), 0
-    while killed < KILLS:
-        root = folder(tmp_path / f"killed {killed}")
-        done = {}
-        while True:
-            process = start(root)
-            try:
-                process.wait(timeout=chance.uniform(0, 0.6 * seconds))
-                found = finish(process)
-                break
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-                killed += 1
-            now = kept(root)
-            complete = {
-                p: t for p, t in done.items() if p.suffix == ".json" or "ColoredM" in str(p)
-            }
-            assert complete.items() <= now.items(), "a finished unit was made again"
-            done = now
-            if killed == KILLS:
-                found = finish(start(root))
-                break
-        assert found == expected
-        assert set(path.name for path in kept(root)) == units
-        shutil.rmtree(root)
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The folder of two runs at the same time, what they found, and the seconds that they took."""
+    root, began = folder(tmp_path_factory.mktemp("both")), time.monotonic()
+    found = [finish(process) for process in [start(root), start(root)]]
+    yield root, found, time.monotonic() - began
+    shutil.rmtree(root)
 
 
 @pytest.mark.slow
-def test_two_runs_at_once_agree(tmp_path):
-    """In the same folder, at the same time."""
-    root = folder(tmp_path / "both")
-    both = [start(root), start(root)]
-    first, second = map(finish, both)
+def test_two_runs_at_once_agree(both):
+    """In the same folder, and nothing half written is left."""
+    root, (first, second), _ = both
     assert first == second
-    assert [path for path in root.rglob(".*") if path.is_file()] == []  # half written
-    assert finish(start(root)) == first
+    assert [path for path in root.rglob(".*") if path.is_file()] == []
+
+
+def workers_of(process):
+    """The processes below a run that compute."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in below if "popen_loky" in " ".join(child.cmdline())]
 
 
 @pytest.mark.slow
-def test_workers_die_with_their_run(tmp_path):
-    """Killed alone, a run leaves no process behind that computes, or waits, for nobody."""
-    with start(folder(tmp_path)) as process:
-        assert any(line.startswith("[2/3]") for line in process.stdout), process.stderr.read()
-        workers = [
-            child
-            for child in psutil.Process(process.pid).children(recursive=True)
-            if "popen_loky" in " ".join(child.cmdline())
-        ]
-        process.kill()
-        process.wait()
-        _, alive = psutil.wait_procs(workers, timeout=20)
-        for child in alive:
-            child.kill()
-    assert workers and alive == []
+def test_killed_runs_end_like_undisturbed_ones(both, tmp_path):
+    """Whatever was finished when a run was killed is used as it is, nothing half written is, and
+    the results are the same. Killed alone, as every other run is, it leaves no process behind that
+    computes, or waits, for nobody."""
+    undisturbed, (expected, _), seconds = both
+    root, chance, done = folder(tmp_path), random.Random(0), {}
+    for number in range(KILLS):
+        with start(root) as process:
+            if number % 2 == 0:
+                assert any(line.startswith("[2/3]") for line in process.stdout), (
+                    process.stderr.read()
+                )
+                workers = workers_of(process)
+                process.kill()
+                process.wait()
+                _, alive = psutil.wait_procs(workers, timeout=20)
+                for child in alive:
+                    child.kill()
+                assert workers and alive == []
+            else:
+                process.stdout.readline()  # the notebook is read
+                time.sleep(chance.uniform(0, 0.4 * seconds))
+                os.killpg(process.pid, signal.SIGKILL)
+        now = kept(root)
+        complete = {p: t for p, t in done.items() if p.suffix == ".json" or "ColoredM" in str(p)}
+        assert complete.items() <= now.items(), "a finished unit was made again"
+        done = now
+    assert finish(start(root)) == expected
+    assert {path.name for path in kept(root)} == {path.name for path in kept(undisturbed)}
 
 
 def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
-    """As on a read-only disk: what is wrong, and what to do."""
+    """A file in its place, a full disk, a read-only one: what is wrong, and what to do."""
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RuntimeError, match="file/"):
+        nb.prepare_folders(tmp_path / "file")
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(RuntimeError, match=r"data/.*\d+ MB.*\d+ MB.*free"):
+        nb.prepare_folders(tmp_path / "data", room=2 * free)
 
     def refuse(**_):
         raise OSError(30, "Read-only file system")
@@ -146,17 +140,3 @@ def test_a_folder_that_cannot_be_written_is_named(nb, tmp_path, monkeypatch):
     monkeypatch.setattr(nb.tempfile, "TemporaryFile", refuse)
     with pytest.raises(RuntimeError, match=r"data/.*Read-only file system.*writable"):
         nb.prepare_folders(tmp_path / "data")
-
-
-def test_a_file_in_the_folders_place_is_named(nb, tmp_path):
-    """`data` is a file."""
-    (tmp_path / "data").write_text("no folder")
-    with pytest.raises(RuntimeError, match="data/"):
-        nb.prepare_folders(tmp_path / "data")
-
-
-def test_a_full_disk_is_named(nb, tmp_path):
-    """More room asked for than there is."""
-    free = shutil.disk_usage(tmp_path).free
-    with pytest.raises(RuntimeError, match=r"data/.*\d+ MB.*\d+ MB.*free"):
-        nb.prepare_folders(tmp_path / "data", room=2 * free)

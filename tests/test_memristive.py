@@ -201,29 +201,23 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
-def threads(request, one_thread):
-    """Torch with so many threads, and still so afterwards."""
-    torch.set_num_threads(request.param)
-    yield request.param
-    assert torch.get_num_threads() == request.param
-
-
 # fast_crossbars: the same numbers as MemTorch's
 
 
 def settings():
     """Bits, overflow rate, voltage, faults anywhere in the tiles, forced scaling."""
     yield from itertools.product((None, 2, 8, 16), (0.0,), (0.3,), (None, (0.1, 0.0)), (False,))
-    yield from itertools.product((4, 8), (0.02, 0.1), (None, 1.0), (None, (0.15, 0.1)), (False,))
+    for overflowing in ((4, 0.02, None), (4, 0.1, 1.0), (8, 0.02, 1.0), (8, 0.1, None)):
+        for faults in (None, (0.15, 0.1)):
+            yield *overflowing, faults, False
     yield 8, 0.0, 1.0, None, True
 
 
 @pytest.mark.parametrize("tile_shape", TILES, ids=str)
-@pytest.mark.parametrize("kind", KINDS)
-def test_fast_crossbars_computes_memtorchs_numbers(nb, kind, tile_shape):
+def test_fast_crossbars_computes_memtorchs_numbers(nb, tile_shape):
     """Under all settings, for a batch, for one image alone, and where a channel is empty."""
-    for setting in settings():
+    large = tile_shape == (128, 128)  # for which MemTorch takes long
+    for kind, setting in itertools.product(["wide"] if large else KINDS, settings()):
         model = patched(kind, tile_shape, *setting[:4], force=setting[4])
         images = pictures() + 0.05 * setting[4]  # MemTorch's forced scale of black is no number
         together, alone = ask(model, images), ask(model, images[2:3])
@@ -249,15 +243,15 @@ def test_fast_crossbars_on_many_images(nb):
     assert torch.equal(output.argmax(1), reference.argmax(1))
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 1), (5, 7)], ids=str)
-def test_fast_crossbars_where_sums_are_exact(nb, tile_shape):
+def test_fast_crossbars_where_sums_are_exact(nb):
     """Small integers times a power of two: every bit must agree. Half-way codes, rows of equal
     currents or of none, and saturation are frequent."""
     draw = torch.Generator().manual_seed(0)
     images = torch.randint(-4, 5, (9, 2, 6, 6), generator=draw).float()
     images[0], images[1, :, :3] = 0, 0
-    for kind, bits, overflow in itertools.product(KINDS, (2, 8), (0.0, 0.1)):
-        model = patched(kind, tile_shape, bits, overflow, voltage=None)
+    tiles = (None, (8, 8), (16, 1), (5, 7))
+    for kind, tile_shape, bits, over in itertools.product(KINDS, tiles, (2, 8), (0.0, 0.1)):
+        model = patched(kind, tile_shape, bits, over, voltage=None)
         for array in arrays_of(model):
             g = torch.randint(0, 4, array.conductance_matrix.shape, generator=draw)
             array.conductance_matrix = g * 2.0**-18
@@ -268,7 +262,7 @@ def test_fast_crossbars_where_sums_are_exact(nb, tile_shape):
         assert torch.equal(fast(nb, last, flat), ask(last, flat))
 
 
-def test_compiled_and_plain_agree(nb, monkeypatch, threads):
+def test_compiled_and_plain_agree(nb, monkeypatch):
     """With MemTorch's range and a fixed one, on any number of threads; small blocks change none
     but rare codes."""
     images, forward = pictures(40), nb.fast_forward
@@ -276,18 +270,23 @@ def test_compiled_and_plain_agree(nb, monkeypatch, threads):
     def in_small_blocks(layer, inputs):
         return forward(layer, inputs, block=2000)
 
-    tiles, ranges = (None, (8, 8), (128, 128)), ((3, 1e-5), (8, None))
-    for kind, tile, (bits, adc_range) in itertools.product(KINDS, tiles, ranges):
+    ranges = ((3, 1e-5), (8, None))
+    for kind, tile, (bits, adc_range) in itertools.product(KINDS, (None, (8, 8)), ranges):
         model, answers = patched(kind, tile, bits, faults=(0.1, 0.1)), []
         for layer in layers_of(model):
             layer.adc_range = adc_range
-        answers.append(fast(nb, model, images))
-        for name, value in (("compiled_adc", None), ("fast_forward", in_small_blocks)):
-            with monkeypatch.context() as patch:
-                patch.setattr(nb, name, value)
-                answers.append(fast(nb, model, images))
-        assert torch.equal(answers[0], answers[1])
-        assert_same(answers[2], answers[0], bits)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            answers.append(fast(nb, model, images))
+            for name, value in (("compiled_adc", None), ("fast_forward", in_small_blocks)):
+                with monkeypatch.context() as patch:
+                    patch.setattr(nb, name, value)
+                    answers.append(fast(nb, model, images))
+            assert torch.get_num_threads() == threads
+        one, plain, blocks, two, plain_too, blocks_too = answers
+        assert torch.equal(one, two) and torch.equal(one, plain) and torch.equal(one, plain_too)
+        assert_same(blocks, one, bits)
+        assert_same(blocks_too, one, bits)
 
 
 def test_ranges_next_to_powers_of_two(nb):
@@ -404,8 +403,9 @@ def test_contexts_nest_and_leave_memtorchs_forward(nb, monkeypatch):
     assert torch.equal(ask(model, images), before) and calls
 
 
-def test_what_raises_leaves_nothing_behind(nb, threads):
+def test_what_raises_leaves_nothing_behind(nb):
     """In the body, in a bad batch, within a thread; and hooks of whatever looks into a model."""
+    torch.set_num_threads(2)
     chip, images = converted(nb), pictures(600)
     expected, network = ask(chip, images[:5]), small()
     with pytest.raises(ZeroDivisionError), nb.fast_crossbars(chip):
@@ -423,59 +423,57 @@ def test_what_raises_leaves_nothing_behind(nb, threads):
             with pytest.raises((ValueError, RuntimeError)):
                 way()
             assert is_bare(chip) and is_bare(network)
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == 2
     assert torch.equal(ask(chip, images[:5]), expected)
 
 
-@pytest.mark.parametrize("voltage", [0.3, None])
-def test_a_scale_that_an_exception_left_behind_does_no_harm(nb, voltage):
+def test_a_scale_that_an_exception_left_behind_does_no_harm(nb):
     """A forward is cut off between encoding and restoring; the next answers are right."""
-    chip = converted(nb, max_input_voltage=voltage)
-    expected = ask(chip, pictures())
-    for way in (ask, functools.partial(fast, nb)):
-        layers_of(chip)[0].scaling_routine(layers_of(chip)[0], 7 * pictures()[0])
-        assert_same(way(chip, pictures()), expected, 8)
+    for voltage in (0.3, None):
+        chip = converted(nb, max_input_voltage=voltage)
+        expected = ask(chip, pictures())
+        for way in (ask, functools.partial(fast, nb)):
+            layers_of(chip)[0].scaling_routine(layers_of(chip)[0], 7 * pictures()[0])
+            assert_same(way(chip, pictures()), expected, 8)
 
 
-@pytest.mark.parametrize("way", ["fast", "stock"])
-def test_two_threads_ask_two_copies(nb, threads, way):
-    """Each gets what it would get alone: copies share nothing that an answer needs."""
+def test_two_threads_ask_two_copies(nb):
+    """Each gets what it would get alone, by both ways and whatever torch's own threads are: copies
+    share nothing that an answer needs."""
     chips = [nb.apply_device_faults(converted(nb), 0.1, 0.0, seed) for seed in (0, 1)]
     inputs = [pictures(40, seed) * (1 + 9 * seed) for seed in (0, 1)]
-    asked, barrier = (30 if way == "fast" else 2), threading.Barrier(2)
-    context = nb.fast_crossbars if way == "fast" else nullcontext
+    barrier = threading.Barrier(2)
 
     def questions(number):
         barrier.wait()
         return [ask(chips[number], inputs[number][i : i + 20]) for i in (0, 20) * asked]
 
-    with context(chips[0]), context(chips[1]):
-        expected = [[ask(c, x[:20]), ask(c, x[20:])] for c, x in zip(chips, inputs, strict=True)]
-        with ThreadPoolExecutor(2) as pool:
-            answers = list(pool.map(questions, (0, 1)))
-    assert not torch.equal(expected[0][0], expected[1][0])
-    for found, right in zip(answers, expected, strict=True):
-        assert all(map(torch.equal, found, right * asked))
+    ways = (1, nb.fast_crossbars, 30), (2, nb.fast_crossbars, 30), (2, nullcontext, 2)
+    for threads, context, asked in ways:
+        torch.set_num_threads(threads)
+        with context(chips[0]), context(chips[1]):
+            expected = [[ask(chips[k], inputs[k][i : i + 20]) for i in (0, 20)] for k in (0, 1)]
+            with ThreadPoolExecutor(2) as pool:
+                answers = list(pool.map(questions, (0, 1)))
+        assert not torch.equal(expected[0][0], expected[1][0])
+        for found, right in zip(answers, expected, strict=True):
+            assert all(map(torch.equal, found, right * asked))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chip", ["whole", "stuck", "stuck anywhere"])
-def test_the_assignments_network(nb, assignment, chip):
+def test_the_assignments_network(nb, assignment):
     """Whole, with stuck devices that hold weights, and with any stuck by MemTorch."""
     _, model = assignment
-    images = torch.rand(16, 3, 28, 28, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(8, 3, 28, 28, generator=torch.Generator().manual_seed(0))
     images[:, 2], images[::2, 0], images[1::2, 1] = 0, 0, 0
-    if chip == "stuck":
-        model = nb.apply_device_faults(model, 0.05, 0.0, seed=0)
-    elif chip == "stuck anywhere":
-        model = nb.copy_memristive(model)
-        draw = torch.Generator().manual_seed(0)
-        for array in arrays_of(model):
-            anywhere = torch.rand(array.conductance_matrix.shape, generator=draw) < 0.03
-            array.conductance_matrix[anywhere] = HIGHEST
-    output, reference = fast(nb, model, images), ask(model, images)
-    assert_same(output, reference, 8)
-    assert torch.equal(output.argmax(1), reference.argmax(1))
+    anywhere, draw = nb.copy_memristive(model), torch.Generator().manual_seed(0)
+    for array in arrays_of(anywhere):
+        stuck = torch.rand(array.conductance_matrix.shape, generator=draw) < 0.03
+        array.conductance_matrix[stuck] = HIGHEST
+    for chip in (model, nb.apply_device_faults(model, 0.05, 0.0, seed=0), anywhere):
+        output, reference = fast(nb, chip, images), ask(chip, images)
+        assert_same(output, reference, 8)
+        assert torch.equal(output.argmax(1), reference.argmax(1))
 
 
 # Conversion
@@ -535,11 +533,10 @@ def test_conversion_leaves_the_argument_alone(nb):
     assert net.training and all(p.requires_grad for p in net.parameters())
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_without_adc_it_is_the_software_network(nb, balanced):
+def test_without_adc_it_is_the_software_network(nb):
     """Each image to 1e-5 whatever else is in the batch, be inputs small or large, or all black."""
-    tiles = (None, (8, 8), (16, 4))
-    for kind, tile_shape, scale in itertools.product(KINDS, tiles, (1e-3, 1.0, 255.0)):
+    asked = KINDS, (None, (8, 8), (16, 4)), (False, True), (1e-3, 1.0, 255.0)
+    for kind, tile_shape, balanced, scale in itertools.product(*asked):
         images = pictures() * scale
         images[2] /= 1000
         chip = converted(nb, kind, tile_shape, balanced=balanced, adc_resolution=None)
@@ -718,12 +715,11 @@ def test_a_copy_made_inside_the_context_is_its_own(nb):
         assert_same(ask(twin, images), ask(outside, images), 8)
 
 
-@pytest.mark.parametrize("tile_shape", TILES, ids=str)
-def test_cells_that_hold_weights(nb, tile_shape):
+def test_cells_that_hold_weights(nb):
     """In MemTorch's own tiling, in the order of rows and columns; what is written there is read,
     and nothing else changes; tiles cover it."""
-    chip = converted(nb, "wide", tile_shape)
-    for layer in layers_of(chip):
+    chips = [(tile_shape, converted(nb, "wide", tile_shape)) for tile_shape in TILES]
+    for tile_shape, layer in ((shape, layer) for shape, chip in chips for layer in layers_of(chip)):
         for array, read in zip(layer.crossbars, nb.conductances_of(layer), strict=True):
             assert torch.equal(read, in_use(array))
         values, before = torch.rand(read.shape).expand(2, -1, -1), conductances(layer)
@@ -755,32 +751,31 @@ def stuck(model):
     return [(v > 0.99 * HIGHEST, v < 1.01 * LOWEST) for v in values]
 
 
-@pytest.mark.parametrize("tile_shape", [None, (8, 8), (16, 4)], ids=str)
-def test_faults_hit_exactly_the_cells_promised(nb, tile_shape):
+def test_faults_hit_exactly_the_cells_promised(nb):
     """In each array round(p * cells in use) stick at each level and no other moves; the argument
     and the global generators are untouched; idle devices are not counted."""
-    model = halfway(nb, tile_shape)
-    before, states = conductances(model), rng_states()
-    for lrs, hrs in ((0.1, 0), (0, 0.3), (0.2, 0.1), (0.6, 0.4), (0.5, 0.5), (1, 0), (0, 0)):
-        chip = nb.apply_device_faults(model, lrs, hrs, seed=0)
-        for array, old, (low, high) in zip(arrays_of(chip), before, stuck(chip), strict=True):
-            cells = array.rows * array.columns
-            assert torch.equal(array.conductance_matrix != old, low | high)
-            used = in_use(array, low).sum().item(), in_use(array, high).sum().item()
-            assert used == (low.sum().item(), high.sum().item())
-            if lrs + hrs == 1:  # none escapes, also where a half is no whole number of cells
-                assert sum(used) == cells and abs(used[0] - lrs * cells) <= 0.5
-            else:
-                assert used == (round(lrs * cells), round(hrs * cells))
-    assert rng_states() == states
-    assert all(map(torch.equal, conductances(model), before))
+    for tile_shape in (None, (8, 8), (16, 4)):
+        model = halfway(nb, tile_shape)
+        before, states = conductances(model), rng_states()
+        for lrs, hrs in ((0.1, 0), (0, 0.3), (0.2, 0.1), (0.6, 0.4), (0.5, 0.5), (1, 0), (0, 0)):
+            chip = nb.apply_device_faults(model, lrs, hrs, seed=0)
+            for array, old, (low, high) in zip(arrays_of(chip), before, stuck(chip), strict=True):
+                cells = array.rows * array.columns
+                assert torch.equal(array.conductance_matrix != old, low | high)
+                used = in_use(array, low).sum().item(), in_use(array, high).sum().item()
+                assert used == (low.sum().item(), high.sum().item())
+                if lrs + hrs == 1:  # none escapes, also where a half is no whole number of cells
+                    assert sum(used) == cells and abs(used[0] - lrs * cells) <= 0.5
+                else:
+                    assert used == (round(lrs * cells), round(hrs * cells))
+        assert rng_states() == states
+        assert all(map(torch.equal, conductances(model), before))
 
 
-@pytest.mark.parametrize("at", ["low", "high"])
-def test_at_higher_rates_the_same_devices_break_and_more(nb, at):
+def test_at_higher_rates_the_same_devices_break_and_more(nb):
     """Singly, in rows, columns and squares."""
-    model = halfway(nb, (16, 16), "wide")
-    for kind in (None, "rows", "columns", "squares"):
+    model, kinds = halfway(nb, (16, 16), "wide"), (None, "rows", "columns", "squares")
+    for kind, at in itertools.product(kinds, ("low", "high")):
         wears = [{"groups": ((kind, p, at),)} if kind else {at: p} for p in (0.0, 0.05, 0.2, 0.5)]
         chips = [nb.worn(model, nb.Wear(**wear), seed=5) for wear in wears]
         maps = [[low | high for low, high in stuck(chip)] for chip in chips]
@@ -868,30 +863,30 @@ def test_a_broken_chip_computes_with_its_faults(nb):
 # Devices that are stuck together
 
 
-@pytest.mark.parametrize("tile_shape", [(8, 6), None], ids=str)
-def test_lines_of_a_tile_are_stuck_as_a_whole(nb, tile_shape):
+def test_lines_of_a_tile_are_stuck_as_a_whole(nb):
     """In rows and columns: all of a tile's line or none, as often as promised; another tile's
     line at the same place has a fate of its own."""
-    shape = (20, 15)
-    height, width = tile_shape or shape
-    rates, independent = {"rows": [], "columns": []}, {"rows": False, "columns": False}
-    for seed, kind in itertools.product(range(120), rates):
-        found = nb.stuck_group(shape, tile_shape, kind, 0.2, np.random.default_rng(seed))
-        assert found.shape == shape and found.dtype == bool
-        tiles = [
-            found[r : r + height, c : c + width]
-            for r, c in itertools.product(range(0, 20, height), range(0, 15, width))
-        ]
-        along = 1 if kind == "rows" else 0
-        for tile in tiles:
-            whole, some = tile.all(along), tile.any(along)
-            assert np.array_equal(whole, some)
-            rates[kind] += list(whole)
-        same = [t.any(along) for t in tiles if t.shape == tiles[0].shape]
-        independent[kind] |= any(not np.array_equal(same[0], s) for s in same[1:])
-    for lines in rates.values():
-        assert np.mean(lines) == pytest.approx(0.2, abs=4 * (0.16 / len(lines)) ** 0.5)
-    assert all(independent.values()) == (tile_shape is not None)
+    for tile_shape in ((8, 6), None):
+        shape = (20, 15)
+        height, width = tile_shape or shape
+        rates, independent = {"rows": [], "columns": []}, {"rows": False, "columns": False}
+        for seed, kind in itertools.product(range(120), rates):
+            found = nb.stuck_group(shape, tile_shape, kind, 0.2, np.random.default_rng(seed))
+            assert found.shape == shape and found.dtype == bool
+            tiles = [
+                found[r : r + height, c : c + width]
+                for r, c in itertools.product(range(0, 20, height), range(0, 15, width))
+            ]
+            along = 1 if kind == "rows" else 0
+            for tile in tiles:
+                whole, some = tile.all(along), tile.any(along)
+                assert np.array_equal(whole, some)
+                rates[kind] += list(whole)
+            same = [t.any(along) for t in tiles if t.shape == tiles[0].shape]
+            independent[kind] |= any(not np.array_equal(same[0], s) for s in same[1:])
+        for lines in rates.values():
+            assert np.mean(lines) == pytest.approx(0.2, abs=4 * (0.16 / len(lines)) ** 0.5)
+        assert all(independent.values()) == (tile_shape is not None)
 
 
 def test_squares_are_stuck_until_the_share_is_reached(nb):
@@ -952,19 +947,20 @@ def spread(values):
     return (values.quantile(0.8413) - values.quantile(0.1587)).item() / 2
 
 
-@pytest.mark.parametrize(
-    ("share", "exponent", "sd"),
-    [(1.0, 0.049, 0.008), (0.1, 0.06009, 0.02288), (0.0015, 0.1, 0.045)],
-)
-def test_drift_follows_the_written_law(nb, share, exponent, sd):
+# Share of the largest conductance, exponent of the time and its standard deviation.
+LAW = [(1.0, 0.049, 0.008), (0.1, 0.06009, 0.02288), (0.0015, 0.1, 0.045)]
+
+
+def test_drift_follows_the_written_law(nb):
     """A month after 20 s: conductances fall by a power of the time whose exponent, and its spread
     over devices, depend on the conductance as aihwkit's fit of phase-change memory says."""
-    chip = nb.worn(large(nb, share), nb.Wear(hours=MONTH), seed=0)
-    ratios = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]) / (share * HIGHEST)
-    found = -ratios.double().log() / math.log(MONTH * 3600 / 20)
-    assert found.median().item() == pytest.approx(exponent, rel=0.02)
-    assert spread(found) == pytest.approx(sd, rel=0.06)
-    assert found.min() > -1e-6  # nothing grows
+    for share, exponent, sd in LAW:
+        chip = nb.worn(large(nb, share), nb.Wear(hours=MONTH), seed=0)
+        kept = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]).double()
+        found = -(kept / (share * HIGHEST)).log() / math.log(MONTH * 3600 / 20)
+        assert found.median().item() == pytest.approx(exponent, rel=0.02)
+        assert spread(found) == pytest.approx(sd, rel=0.06)
+        assert found.min() > -1e-6  # nothing grows
 
 
 def test_drift_starts_after_twenty_seconds(nb):
@@ -977,20 +973,22 @@ def test_drift_starts_after_twenty_seconds(nb):
     assert shown[2].sum() < shown[1].sum() < shown[0].sum()
 
 
-@pytest.mark.parametrize(
-    ("programming", "sd"),
-    [((0.05, 0.0), 0.05), ((0.0, 0.1), 0.05), ((0.03, 0.08), 0.05), ((0.5, 0.0), None)],
-)
-def test_errors_of_writing_have_their_spread(nb, programming, sd):
+# Parts of the range and of the value, and their standard deviation together.
+ERRORS = [((0.05, 0.0), 0.05), ((0.0, 0.1), 0.05), ((0.03, 0.08), 0.05), ((0.5, 0.0), None)]
+
+
+def test_errors_of_writing_have_their_spread(nb):
     """An error of a share of the range, of the value, and both, independent; within the range."""
-    chip = nb.worn(large(nb, 0.5), nb.Wear(programming=programming), seed=0)
-    values = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]).double() / HIGHEST
-    assert values.min() >= LOWEST / HIGHEST * (1 - 1e-6) and values.max() <= 1 + 1e-6
-    assert values.mean().item() == pytest.approx(0.5, abs=0.01)
-    if sd is None:  # a half of the range: a sixth of the devices at either end
-        assert (values > 1 - 1e-6).double().mean().item() == pytest.approx(0.159, abs=0.02)
-    else:
-        assert values.std().item() == pytest.approx(sd, rel=0.03)
+    for programming, sd in ERRORS:
+        chip = nb.worn(large(nb, 0.5), nb.Wear(programming=programming), seed=0)
+        values = torch.cat([in_use(array).flatten() for array in arrays_of(chip)]) / HIGHEST
+        values = values.double()
+        assert values.min() >= LOWEST / HIGHEST * (1 - 1e-6) and values.max() <= 1 + 1e-6
+        assert values.mean().item() == pytest.approx(0.5, abs=0.01)
+        if sd is None:  # a half of the range: a sixth of the devices at either end
+            assert (values > 1 - 1e-6).double().mean().item() == pytest.approx(0.159, abs=0.02)
+        else:
+            assert values.std().item() == pytest.approx(sd, rel=0.03)
 
 
 def test_reads_are_noisy_anew_for_every_batch(nb):
@@ -1079,19 +1077,19 @@ def test_wires_of_four_devices(nb):
     np.testing.assert_allclose(nb.effective_conductances(devices, 1.0), expected, rtol=1e-8)
 
 
-@pytest.mark.parametrize("ohms", [0.5, 20.0, 1e4])
-def test_wires_are_solved_exactly(nb, ohms):
+def test_wires_are_solved_exactly(nb):
     """Against dense nodal analysis, for any shape, for several crossbars at once, some devices
     without any conductance; float32 in, the same."""
-    for shape in ((1, 6), (6, 1), (2, 2), (7, 4), (9, 12)):
+    shapes = (1, 6), (6, 1), (2, 2), (7, 4), (9, 12)
+    for shape, ohms in itertools.product(shapes, (0.5, 20.0, 1e4)):
         devices = torch.stack([cells(*shape, seed=seed) for seed in range(3)])
         devices[0][devices[0] < 3e-4] = 0
         found = nb.effective_conductances(devices[None], ohms)
         assert found.shape == (1, 3, *shape)
         for one, solved in zip(devices, found[0], strict=True):
             np.testing.assert_allclose(solved, nodal(one.numpy(), ohms), rtol=1e-8, atol=1e-15)
-    rounded = nb.effective_conductances(devices.float(), ohms)
-    torch.testing.assert_close(rounded.double(), found[0], rtol=1e-5, atol=0)
+        rounded = nb.effective_conductances(devices.float(), ohms)
+        torch.testing.assert_close(rounded.double(), found[0], rtol=1e-5, atol=0)
 
 
 def test_wires_without_resistance_are_none(nb):
@@ -1113,27 +1111,28 @@ def test_wires_agree_with_memtorchs_own_solver(nb):
         assert (theirs - ours).abs().max() <= 1e-5 * ours.abs().max()
 
 
-@pytest.mark.parametrize("tile_shape", [(8, 6), None], ids=str)
-def test_wires_of_a_chip_are_those_of_its_tiles(nb, tile_shape):
+def test_wires_of_a_chip_are_those_of_its_tiles(nb):
     """Each tile for itself, where weights are; the chip then answers with these conductances."""
-    config = nb.MemristorConfig(tile_shape=tile_shape, adc_resolution=None)
-    model = nb.to_memristive(linear(20, 9), config)
-    chip = nb.worn(model, nb.Wear(ohms=200.0), seed=0)
-    height, width = tile_shape or (20, 9)
-    pair = []
-    for array, before in zip(arrays_of(chip), arrays_of(model), strict=True):
-        expected = torch.empty(20, 9)
-        for r, c in itertools.product(range(0, 20, height), range(0, 9, width)):
-            tile = np.s_[r : r + height, c : c + width]
-            expected[tile] = torch.from_numpy(nodal(in_use(before)[tile].double().numpy(), 200.0))
-        torch.testing.assert_close(in_use(array), expected, rtol=1e-5, atol=0)
-        assert relative_error(expected, in_use(before)) > 0.01
-        pair.append(expected)
-        changed = array.conductance_matrix != before.conductance_matrix
-        assert changed.sum() == in_use(array, changed).sum()
-    inputs, largest = torch.rand(4, 20), model[0].weight.abs().max()
-    answer = inputs @ (pair[0] - pair[1]) * largest / (HIGHEST - LOWEST)
-    torch.testing.assert_close(ask(chip, inputs), answer, rtol=1e-3, atol=1e-4)
+    for tile_shape in ((8, 6), None):
+        config = nb.MemristorConfig(tile_shape=tile_shape, adc_resolution=None)
+        model = nb.to_memristive(linear(20, 9), config)
+        chip = nb.worn(model, nb.Wear(ohms=200.0), seed=0)
+        height, width = tile_shape or (20, 9)
+        pair = []
+        for array, before in zip(arrays_of(chip), arrays_of(model), strict=True):
+            expected = torch.empty(20, 9)
+            for r, c in itertools.product(range(0, 20, height), range(0, 9, width)):
+                tile = np.s_[r : r + height, c : c + width]
+                devices = in_use(before)[tile].double().numpy()
+                expected[tile] = torch.from_numpy(nodal(devices, 200.0))
+            torch.testing.assert_close(in_use(array), expected, rtol=1e-5, atol=0)
+            assert relative_error(expected, in_use(before)) > 0.01
+            pair.append(expected)
+            changed = array.conductance_matrix != before.conductance_matrix
+            assert changed.sum() == in_use(array, changed).sum()
+        inputs, largest = torch.rand(4, 20), model[0].weight.abs().max()
+        answer = inputs @ (pair[0] - pair[1]) * largest / (HIGHEST - LOWEST)
+        torch.testing.assert_close(ask(chip, inputs), answer, rtol=1e-3, atol=1e-4)
 
 
 # Converters of fixed range
@@ -1181,37 +1180,37 @@ def test_an_input_converter_of_fixed_range_by_hand(nb):
     torch.testing.assert_close(fixed.restore(volts), restored)
 
 
-@pytest.mark.parametrize("tile_shape", [(8, 8), None], ids=str)
-def test_ranges_are_fixed_on_images_of_the_intended_model(nb, tile_shape):
+def test_ranges_are_fixed_on_images_of_the_intended_model(nb):
     """The largest input of each layer and the largest current of any of its tiles, computed here
     position by position; the same for a broken chip; nothing but the chip changes."""
-    model, images = converted(nb, "wide", tile_shape, adc_resolution=None), pictures(12)
-    chip, before = nb.apply_device_faults(model, 0.3, 0.0, seed=0), conductances(model)
-    answers = ask(model, images)
-    nb.fix_ranges(chip, model, images, 4)
-    hidden = torch.relu(ask(small("wide")[0], images))
-    inputs = [images, hidden.flatten(1)]
-    for number, (layer, x) in enumerate(zip(layers_of(model), inputs, strict=True)):
-        largest = x.max().item()
-        codes = (x / largest * 15).round() / 15 * 0.3
-        if number == 0:  # 2 x 2 windows, stride 2, one row of padding above and below
-            codes = F.pad(codes, (0, 0, 1, 1))
-            codes = torch.stack([
-                image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten()
-                for image in codes for i in range(4) for j in range(3)
-            ])  # fmt: skip
-        weights = in_use(layer.crossbars[0]) - in_use(layer.crossbars[1])
-        height = tile_shape[0] if tile_shape else len(weights)
-        most = max(
-            (codes[:, r : r + height] @ weights[r : r + height]).abs().max().item()
-            for r in range(0, len(weights), height)
-        )
-        mine = layers_of(chip)[number]
-        assert mine.adc_range == pytest.approx(most, rel=1e-4) and mine.ADC_resolution == 4
-        top = mine.scaling_routine(mine, torch.tensor([[0.0, largest, 10 * largest]])).tolist()
-        assert top[0] == pytest.approx([0, 0.3, 0.3])
-    assert torch.equal(ask(model, images), answers)
-    assert all(map(torch.equal, conductances(model), before))
+    for tile_shape in ((8, 8), None):
+        model, images = converted(nb, "wide", tile_shape, adc_resolution=None), pictures(12)
+        chip, before = nb.apply_device_faults(model, 0.3, 0.0, seed=0), conductances(model)
+        answers = ask(model, images)
+        nb.fix_ranges(chip, model, images, 4)
+        hidden = torch.relu(ask(small("wide")[0], images))
+        inputs = [images, hidden.flatten(1)]
+        for number, (layer, x) in enumerate(zip(layers_of(model), inputs, strict=True)):
+            largest = x.max().item()
+            codes = (x / largest * 15).round() / 15 * 0.3
+            if number == 0:  # 2 x 2 windows, stride 2, one row of padding above and below
+                codes = F.pad(codes, (0, 0, 1, 1))
+                codes = torch.stack([
+                    image[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].flatten()
+                    for image in codes for i in range(4) for j in range(3)
+                ])  # fmt: skip
+            weights = in_use(layer.crossbars[0]) - in_use(layer.crossbars[1])
+            height = tile_shape[0] if tile_shape else len(weights)
+            most = max(
+                (codes[:, r : r + height] @ weights[r : r + height]).abs().max().item()
+                for r in range(0, len(weights), height)
+            )
+            mine = layers_of(chip)[number]
+            assert mine.adc_range == pytest.approx(most, rel=1e-4) and mine.ADC_resolution == 4
+            top = mine.scaling_routine(mine, torch.tensor([[0.0, largest, 10 * largest]])).tolist()
+            assert top[0] == pytest.approx([0, 0.3, 0.3])
+        assert torch.equal(ask(model, images), answers)
+        assert all(map(torch.equal, conductances(model), before))
 
 
 def test_fixed_ranges_saturate_and_are_right_below(nb):
@@ -1265,33 +1264,33 @@ def balanced_layer(nb, balanced, copies=1):
     return layer, nb.conductances_of(layer).repeat(1, 1, copies)
 
 
-@pytest.mark.parametrize("value", [HIGHEST, LOWEST], ids=["low", "high"])
-def test_dead_columns_of_balanced_pairs_are_restored(nb, value):
+def test_dead_columns_of_balanced_pairs_are_restored(nb):
     """From their partners, exactly, in whichever array and tile; a pair that is dead on both sides
     is left with weights of zero."""
-    layer, planned = balanced_layer(nb, True)
-    values = planned.clone()
-    values[0, :16, 2] = values[1, 16:32, 3] = values[0, 192:, 6] = value
-    values[:, :16, 4] = value
-    found, use = nb.mended(layer, values, 1, True)
-    assert not (found[0] - found[1])[:16, 4].any() and use.all()
-    found[:, :16, 4] = planned[:, :16, 4]
-    torch.testing.assert_close(found, planned, rtol=0, atol=1e-6 * HIGHEST)
+    for value in (HIGHEST, LOWEST):
+        layer, planned = balanced_layer(nb, True)
+        values = planned.clone()
+        values[0, :16, 2] = values[1, 16:32, 3] = values[0, 192:, 6] = value
+        values[:, :16, 4] = value
+        found, use = nb.mended(layer, values, 1, True)
+        assert not (found[0] - found[1])[:16, 4].any() and use.all()
+        found[:, :16, 4] = planned[:, :16, 4]
+        torch.testing.assert_close(found, planned, rtol=0, atol=1e-6 * HIGHEST)
 
 
-@pytest.mark.parametrize(("where", "sign"), [(0, 1), (1, -1)])
-def test_dead_columns_of_other_pairs_count_as_zero_weights(nb, where, sign):
+def test_dead_columns_of_other_pairs_count_as_zero_weights(nb):
     """The weights that the dead device held become zero; no weight turns round or grows."""
-    layer, planned = balanced_layer(nb, False)
-    values, wanted = planned.clone(), planned[0] - planned[1]
-    values[where, :16, 3] = HIGHEST
-    found, _ = nb.mended(layer, values, 1, False)
-    found, lost = found[0] - found[1], sign * wanted[:16, 3] > 0
-    assert lost.any() and not lost.all() and found[:16, 3][lost].abs().max() < 1e-12
-    assert (found[:16, 3] * wanted[:16, 3] >= 0).all()
-    assert (found[:16, 3].abs() <= wanted[:16, 3].abs() + 1e-12).all()
-    found[:16, 3] = wanted[:16, 3]
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6 * HIGHEST)
+    for where, sign in ((0, 1), (1, -1)):
+        layer, planned = balanced_layer(nb, False)
+        values, wanted = planned.clone(), planned[0] - planned[1]
+        values[where, :16, 3] = HIGHEST
+        found, _ = nb.mended(layer, values, 1, False)
+        found, lost = found[0] - found[1], sign * wanted[:16, 3] > 0
+        assert lost.any() and not lost.all() and found[:16, 3][lost].abs().max() < 1e-12
+        assert (found[:16, 3] * wanted[:16, 3] >= 0).all()
+        assert (found[:16, 3].abs() <= wanted[:16, 3].abs() + 1e-12).all()
+        found[:16, 3] = wanted[:16, 3]
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6 * HIGHEST)
 
 
 def test_columns_without_dead_ones_are_not_mended(nb):
@@ -1303,22 +1302,22 @@ def test_columns_without_dead_ones_are_not_mended(nb):
         assert torch.equal(found, values) and use.all()
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_a_copy_is_preferred_to_mending(nb, balanced):
+def test_a_copy_is_preferred_to_mending(nb):
     """A copy whose column is dead is left out, with its partner; where every copy is dead, each is
     mended and in use."""
-    layer, planned = balanced_layer(nb, balanced, copies=2)
-    values = planned.clone()
-    values[0, :16, 2] = HIGHEST  # of the first copy
-    values[1, :16, 7 + 5] = LOWEST if balanced else HIGHEST  # of the second
-    values[0, :16, 4] = values[1, :16, 7 + 4] = HIGHEST  # of both
-    found, use = nb.mended(layer, values, 2, balanced)
-    left_out = torch.zeros(use.shape)
-    left_out[:16, [2, 7 + 5]] = 1
-    assert torch.equal(use, 1 - left_out)
-    if balanced:
-        used = (use > 0).expand(2, -1, -1)
-        torch.testing.assert_close(found[used], planned[used], rtol=0, atol=1e-6 * HIGHEST)
+    for balanced in (False, True):
+        layer, planned = balanced_layer(nb, balanced, copies=2)
+        values = planned.clone()
+        values[0, :16, 2] = HIGHEST  # of the first copy
+        values[1, :16, 7 + 5] = LOWEST if balanced else HIGHEST  # of the second
+        values[0, :16, 4] = values[1, :16, 7 + 4] = HIGHEST  # of both
+        found, use = nb.mended(layer, values, 2, balanced)
+        left_out = torch.zeros(use.shape)
+        left_out[:16, [2, 7 + 5]] = 1
+        assert torch.equal(use, 1 - left_out)
+        if balanced:
+            used = (use > 0).expand(2, -1, -1)
+            torch.testing.assert_close(found[used], planned[used], rtol=0, atol=1e-6 * HIGHEST)
 
 
 def test_a_healthy_partner_makes_up_by_hand(nb):
@@ -1344,25 +1343,25 @@ def least_error(values, fixed, planned):
     return (wanted - wanted.clamp(*bounds)).square().sum().item()
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("tile_shape", [None, (5, 4)], ids=str)
-def test_rows_are_moved_to_the_best_of_all_orders(nb, tile_shape, balanced):
+def test_rows_are_moved_to_the_best_of_all_orders(nb):
     """On a small layer, against all orders of rows; the same devices are stuck at the same values,
     in another order of lines."""
-    config = nb.MemristorConfig(tile_shape=tile_shape, balanced=balanced)
-    layer = nb.to_memristive(linear(5, 4, seed=3), config)[0]
-    planned = nb.conductances_of(layer)
-    arrays = [nb.worn_array(layer, x, nb.Wear(low=0.3, high=0.1), i) for i, x in enumerate(planned)]
-    values, fixed = map(torch.stack, zip(*arrays, strict=True))
-    orders = [list(order) for order in itertools.permutations(range(5))]
-    errors = [least_error(values[:, order], fixed[:, order], planned) for order in orders]
-    moved = fixed.clone()
-    found = nb.remapped(layer, values.clone(), planned, moved)
-    error = ((found[0] - found[1] - planned[0] + planned[1]) / HIGHEST).square().sum().item()
-    assert error == pytest.approx(min(errors), rel=1e-3, abs=1e-9)
-    assert min(errors) < 0.95 * errors[0]
-    for before, after, old, new in zip(values, found, fixed, moved, strict=True):
-        assert sorted((before * old).sum(1).tolist()) == sorted((after * new).sum(1).tolist())
+    for tile_shape, balanced in itertools.product((None, (5, 4)), (False, True)):
+        config = nb.MemristorConfig(tile_shape=tile_shape, balanced=balanced)
+        layer = nb.to_memristive(linear(5, 4, seed=3), config)[0]
+        planned = nb.conductances_of(layer)
+        wear = nb.Wear(low=0.3, high=0.1)
+        arrays = [nb.worn_array(layer, x, wear, i) for i, x in enumerate(planned)]
+        values, fixed = map(torch.stack, zip(*arrays, strict=True))
+        orders = [list(order) for order in itertools.permutations(range(5))]
+        errors = [least_error(values[:, order], fixed[:, order], planned) for order in orders]
+        moved = fixed.clone()
+        found = nb.remapped(layer, values.clone(), planned, moved)
+        error = ((found[0] - found[1] - planned[0] + planned[1]) / HIGHEST).square().sum().item()
+        assert error == pytest.approx(min(errors), rel=1e-3, abs=1e-9)
+        assert min(errors) < 0.95 * errors[0]
+        for before, after, old, new in zip(values, found, fixed, moved, strict=True):
+            assert sorted((before * old).sum(1).tolist()) == sorted((after * new).sum(1).tolist())
 
 
 def test_rows_stay_within_their_tile(nb):
@@ -1438,32 +1437,28 @@ def test_calibration_of_a_broken_chip_helps(nb):
 # All cures in their order
 
 
-@pytest.mark.parametrize(
-    "cures",
-    [(), ("copies",), ("map",), ("gain",), ("calibrate",), ("columns", "copies"), "all"],
-    ids=str,
-)
-def test_cures_are_done_in_their_order(nb, cures):
+def test_cures_are_done_in_their_order(nb):
     """As one step after the other by hand, in whatever order they are named; the intended model is
     as before."""
     model, images = converted(nb, "wide", (16, 20), balanced=True), pictures(20)
     network, before = small("wide"), conductances(model)
-    cures = [cure for cure in nb.CURES if cure != "second"] if cures == "all" else cures
     wear = nb.Wear(low=0.05, high=0.05, hours=1.0, converters=8, ohms=1.0)
-    by_hand = nb.worn(model, wear, 3, cures)
-    nb.fix_ranges(by_hand, model, images, 8)
-    if "gain" in cures:
-        nb.regain(by_hand, model)
-    if "calibrate" in cures:
-        nb.calibrate(by_hand, network, images)
-    expected = fast(nb, by_hand, images)
-    for order in (cures, cures[::-1]):
-        chip = nb.cured(model, network, wear, 3, order, images)
-        assert all(map(torch.equal, conductances(chip), conductances(by_hand)))
-        assert torch.equal(fast(nb, chip, images), expected)
     plain = fast(nb, nb.cured(model, network, wear, 3, (), images), images)
-    assert torch.equal(plain, expected) == (not cures)
-    assert all(map(torch.equal, conductances(model), before)) and is_bare(model)
+    every = tuple(cure for cure in nb.CURES if cure != "second")
+    for cures in ((), ("map",), ("gain",), ("calibrate",), ("columns", "copies"), every):
+        by_hand = nb.worn(model, wear, 3, cures)
+        nb.fix_ranges(by_hand, model, images, 8)
+        if "gain" in cures:
+            nb.regain(by_hand, model)
+        if "calibrate" in cures:
+            nb.calibrate(by_hand, network, images)
+        expected = fast(nb, by_hand, images)
+        for order in (cures, cures[::-1]):
+            chip = nb.cured(model, network, wear, 3, order, images)
+            assert all(map(torch.equal, conductances(chip), conductances(by_hand)))
+            assert torch.equal(fast(nb, chip, images), expected), order
+        assert torch.equal(plain, expected) == (not cures), cures
+        assert all(map(torch.equal, conductances(model), before)) and is_bare(model)
 
 
 def test_noise_of_reading_comes_last_but_calibration_sees_it(nb):

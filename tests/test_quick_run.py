@@ -1,38 +1,18 @@
 """The quick profile runs from start to end, in a copy of the project."""
 
-import json
-import subprocess
-import sys
-
 import nbformat
 import pytest
 import torch
 
-from tools.files import ROOT, copy_project
+from tools.files import ROOT, read_json
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory):
-    """The folder of a finished quick run."""
-    project = tmp_path_factory.mktemp("project")
-    copy_project(ROOT, project)
-    options = ["--root", str(project), "--profile", "quick"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.run_notebook", *options],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    return project / "build" / "quick"
-
-
-@pytest.fixture(scope="module")
 def results(quick):
     """What the quick run measured."""
-    return json.loads((quick / "figures" / "results.json").read_text(encoding="utf-8"))
+    return read_json(quick / "figures" / "results.json")
 
 
 def test_no_cell_has_an_error(quick):
@@ -56,7 +36,7 @@ def keys_of(value, place=""):
 def test_same_results_as_the_full_run(results):
     """The quick run measures the same things and the same steps, and says that it is quick."""
     assert results["profile"] == "quick" and not results["resumed"]
-    full = json.loads((ROOT / "figures" / "results.json").read_text(encoding="utf-8"))
+    full = read_json(ROOT / "figures" / "results.json")
     assert keys_of(results) == keys_of(full)
     assert [s["id"] for s in results["steps"]] == [s["id"] for s in full["steps"]]
     assert results["code_hash"] == full["code_hash"]

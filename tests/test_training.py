@@ -4,6 +4,7 @@ what is kept of a run."""
 import ast
 import contextlib
 import copy
+import itertools
 import json
 import math
 import random as python_random
@@ -143,33 +144,31 @@ def opinionated(nb, images):
     return network
 
 
-@pytest.mark.parametrize("believed", [False, True])
-def test_strata_balance_label_and_colour(nb, single, believed):
+def test_strata_balance_label_and_colour(nb, single):
     """In the weighted sample, and in what a pass draws, both labels are equally frequent within
     each colour; labels are the images' own, or the classes that a network believes in."""
     environments = pair(nb, 2_000)
-    red = torch.cat([part.is_red for part in environments.values()])
-    labels = torch.cat([part.labels for part in environments.values()])
-    pool = pool_of(nb, environments, method="strata")
-    if believed:
-        whole, own = nb.joined(list(environments.values())), labels
-        network = opinionated(nb, whole.images)
-        pool.believe(network)
-        labels = classes_believed(nb, network, whole)
-        assert 0.1 < (labels != own).float().mean() < 0.9
-        assert torch.equal(pool.told["targets"], F.one_hot(labels, 2).float())
-        assert torch.equal(pool.told["cells"], 2 * labels + red)
-    drawn, weights = pool.drawn(), pool.told["weights"].double()
-    p_label = labels.double().mean().item()
-    for colour in (True, False):
-        mine = red == colour
-        share = (weights * labels)[mine].sum() / weights[mine].sum()
-        assert share.item() == pytest.approx(p_label, abs=1e-6)
-        share = labels[drawn][mine[drawn]].double().mean().item()
-        assert share == pytest.approx(p_label, abs=0.01)  # by chance alone .011
-    assert (weights.sum() ** 2 / (weights**2).sum()).item() == pytest.approx(
-        1 / (sum_of_squares(labels, red)), rel=1e-5
-    )
+    whole = nb.joined(list(environments.values()))
+    network, red = opinionated(nb, whole.images), whole.is_red
+    believed = classes_believed(nb, network, whole)
+    assert 0.1 < (believed != whole.labels).float().mean() < 0.9
+    for labels in (whole.labels, believed):
+        pool = pool_of(nb, environments, method="strata")
+        if labels is believed:
+            pool.believe(network)
+            assert torch.equal(pool.told["targets"], F.one_hot(labels, 2).float())
+            assert torch.equal(pool.told["cells"], 2 * labels + red)
+        drawn, weights = pool.drawn(), pool.told["weights"].double()
+        p_label = labels.double().mean().item()
+        for colour in (True, False):
+            mine = red == colour
+            share = (weights * labels)[mine].sum() / weights[mine].sum()
+            assert share.item() == pytest.approx(p_label, abs=1e-6)
+            share = labels[drawn][mine[drawn]].double().mean().item()
+            assert share == pytest.approx(p_label, abs=0.01)  # by chance alone .011
+        assert (weights.sum() ** 2 / (weights**2).sum()).item() == pytest.approx(
+            1 / (sum_of_squares(labels, red)), rel=1e-5
+        )
 
 
 def sum_of_squares(labels, red):
@@ -207,31 +206,31 @@ def test_a_pool_tells_what_it_is_told(nb):
     assert told["cells"].tolist() == (2 * labels + red).tolist()
 
 
-@pytest.mark.parametrize("method", "erm repetition strata recolouring strata_coin".split())
-def test_batches_hold_what_belongs_together(nb, method):
+def test_batches_hold_what_belongs_together(nb):
     """Each picture with its own label, environment and weight; its own colour, or, where the method
     paints, a random one; a pass has nearly as many images as there are to draw from."""
     environments = pair(nb, 200)
-    pool = pool_of(nb, environments, method=method, augment=0.0)
     whole = nb.joined(list(environments.values()))
     place = {shape.numpy().tobytes(): i for i, shape in enumerate(whole.images.amax(1))}
-    painted, drawn = 0, 0
-    for batch in pool.batches():
-        assert len(batch["grey"]) == 16
-        for k, grey in enumerate(batch["grey"]):
-            i = place[(255 * grey).round().to(torch.uint8).numpy().tobytes()]
-            assert batch["targets"][k].argmax() == whole.labels[i]
-            assert batch["environments"][k] == (i >= 200)
-            assert batch["weights"][k] == pool.told["weights"][i]
-            painted += int(batch["is_red"][k] != whole.is_red[i])
-        drawn += len(batch["grey"])
-    if method in ("recolouring", "strata_coin"):
-        assert painted / drawn == pytest.approx(0.5, abs=0.13)
-    else:
-        assert painted == 0
-    expected = len(nb.repeated_within_colour(whole.labels, whole.is_red))
-    expected = expected if method == "repetition" else 400
-    assert expected - 17 <= drawn <= expected
+    repeated = len(nb.repeated_within_colour(whole.labels, whole.is_red))
+    for method in ("erm", "repetition", "strata", "recolouring", "strata_coin"):
+        pool = pool_of(nb, environments, method=method, augment=0.0)
+        painted, drawn = 0, 0
+        for batch in pool.batches():
+            assert len(batch["grey"]) == 16
+            for k, grey in enumerate(batch["grey"]):
+                i = place[(255 * grey).round().to(torch.uint8).numpy().tobytes()]
+                assert batch["targets"][k].argmax() == whole.labels[i]
+                assert batch["environments"][k] == (i >= 200)
+                assert batch["weights"][k] == pool.told["weights"][i]
+                painted += int(batch["is_red"][k] != whole.is_red[i])
+            drawn += len(batch["grey"])
+        if method in ("recolouring", "strata_coin"):
+            assert painted / drawn == pytest.approx(0.5, abs=0.13)
+        else:
+            assert painted == 0, method
+        expected = repeated if method == "repetition" else 400
+        assert expected - 17 <= drawn <= expected, method
 
 
 # Methods
@@ -373,14 +372,12 @@ def test_group_dro_two_steps_by_hand(nb):
         torch.testing.assert_close(given.memory, q)
 
 
-@pytest.mark.parametrize(
-    "environments", [[0] * 6, [0, 1, 1, 1, 1, 1], [1], [0, 0, 0, 1, 1, 1]], ids=str
-)
-def test_methods_accept_any_mixture_of_environments(nb, environments):
+def test_methods_accept_any_mixture_of_environments(nb):
     """One image of an environment or none, one cell or all: loss and gradient stay finite, and each
     image influences the loss."""
     random = torch.Generator().manual_seed(0)
-    for method in METHODS:
+    mixtures = [0] * 6, [0, 1, 1, 1, 1, 1], [1], [0, 0, 0, 1, 1, 1]
+    for method, environments in itertools.product(METHODS, mixtures):
         logits = torch.randn(len(environments), 2, generator=random, requires_grad=True)
         labels = torch.arange(len(environments)) % 2
         found = objective(nb, method, batch(nb, logits, labels, environments, penalty=100.0))
@@ -406,52 +403,36 @@ def test_label_loss_by_hand(nb):
 # The step
 
 
-@pytest.mark.parametrize("networks", [1, 3])
-def test_updates_are_muons_and_adamws(nb, monkeypatch, networks):
+def test_updates_are_muons_and_adamws(nb, monkeypatch):
     """PyTorch's Muon on matrices (kernels flattened) and its AdamW on biases at .15 of the rate,
     for each network of a stack, over five steps of falling rate. PyTorch's Muon rounds to bfloat16;
     here it must not, so that they agree to rounding."""
-    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
-    models, random = [nb.CNN() for _ in range(networks)], torch.Generator().manual_seed(0)
-    stack, oracles = nb.Stack(recipe(nb), models, "cpu"), []
-    for model in models:
-        own = {n: torch.nn.Parameter(v.flatten(1) if v.ndim > 1 else v.clone())
-               for n, v in model.state_dict().items()}  # fmt: skip
-        matrices = [p for p in own.values() if p.ndim > 1]
-        biases = [p for p in own.values() if p.ndim == 1]
-        muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=0.0)
-        adamw = torch.optim.AdamW(biases, lr=1.0, weight_decay=0.01, betas=(0.95, 0.999))
-        oracles.append((own, muon, adamw))
-    for rate in (0.02, 0.015, 0.01, 0.005, 0.001):
-        gradient = torch.randn(stack.parameters.shape, generator=random)
-        nb.update(stack, gradient, rate)
-        for name, values in stack.named(gradient).items():
+    for networks in (1, 3):
+        monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)
+        models, random = [nb.CNN() for _ in range(networks)], torch.Generator().manual_seed(0)
+        stack, oracles = nb.Stack(recipe(nb), models, "cpu"), []
+        for model in models:
+            own = {n: torch.nn.Parameter(v.flatten(1) if v.ndim > 1 else v.clone())
+                   for n, v in model.state_dict().items()}  # fmt: skip
+            matrices = [p for p in own.values() if p.ndim > 1]
+            biases = [p for p in own.values() if p.ndim == 1]
+            muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=0.0)
+            adamw = torch.optim.AdamW(biases, lr=1.0, weight_decay=0.01, betas=(0.95, 0.999))
+            oracles.append((own, muon, adamw))
+        for rate in (0.02, 0.015, 0.01, 0.005, 0.001):
+            gradient = torch.randn(stack.parameters.shape, generator=random)
+            nb.update(stack, gradient, rate)
+            for name, values in stack.named(gradient).items():
+                for k, (own, _, _) in enumerate(oracles):
+                    own[name].grad = values[k].reshape(own[name].shape).clone()
+            for _, muon, adamw in oracles:
+                muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"] = rate, 0.15 * rate
+                muon.step()
+                adamw.step()
+        for name, values in stack.named(stack.parameters).items():
             for k, (own, _, _) in enumerate(oracles):
-                own[name].grad = values[k].reshape(own[name].shape).clone()
-        for _, muon, adamw in oracles:
-            muon.param_groups[0]["lr"], adamw.param_groups[0]["lr"] = rate, 0.15 * rate
-            muon.step()
-            adamw.step()
-    for name, values in stack.named(stack.parameters).items():
-        for k, (own, _, _) in enumerate(oracles):
-            expected = own[name].detach().view_as(values[k])
-            torch.testing.assert_close(values[k], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_directions_are_orthogonal(nb):
-    """All singular values of a direction lie near 1, whatever those of the gradient; the singular
-    vectors stay. Matrices of several sizes at once."""
-    random = torch.Generator().manual_seed(0)
-    spread = torch.tensor([5.0, 3.0, 2.0, 1.0, 0.8, 0.5, 0.3, 0.1])
-    parts = []
-    for rows in (8, 5):
-        u, _, v = torch.linalg.svd(torch.randn(3, rows, 20, generator=random), False)
-        parts.append((u, spread[:rows], v))
-    directions = nb.orthogonalised([u * s @ v for u, s, v in parts])
-    for found, (u, _, v) in zip(directions, parts, strict=True):
-        assert ((torch.linalg.svdvals(found) > 0.65) & (torch.linalg.svdvals(found) < 1.3)).all()
-        inside = u.mT @ found @ v.mT
-        assert (inside - torch.diag_embed(inside.diagonal(dim1=1, dim2=2))).abs().max() < 1e-4
+                expected = own[name].detach().view_as(values[k])
+                torch.testing.assert_close(values[k], expected, rtol=1e-4, atol=1e-5)
 
 
 def schedule(number, steps):
@@ -493,7 +474,16 @@ def plain_loop(nb, chosen, environments, seed, start):
                 break
             grey, red = given["grey"], given["is_red"][:, None, None]
             images = torch.stack([grey * red, grey * ~red, 0 * grey], 1)
-            logits = network(images)
+            broken = {}
+            if any(chosen.stuck):
+                stuck = nb.drawn_proportions(chosen.stuck, random)
+                matrices = [(n, p) for n, p in network.named_parameters() if n in bounds]
+                sizes = [p.numel() for _, p in matrices]
+                fates = torch.rand(2, sum(sizes), generator=random).split(sizes, 1)
+                for (name, p), fate in zip(matrices, fates, strict=True):
+                    how = bounds[name], fate.view(2, *p.shape), stuck
+                    broken[name] = nb.with_stuck_pairs(p, *how)
+            logits = torch.func.functional_call(network, broken, images)
             if chosen.flip_rate:
                 flip = chosen.flip_rate
                 p = flip + (1 - 2 * flip) * logits.softmax(1)
@@ -527,7 +517,7 @@ def plain_loop(nb, chosen, environments, seed, start):
     "changes",
     [
         {"method": "erm", "flip_rate": 0.25},
-        {"method": "ipw", "averaging": 0.9, "clip": 1.5},
+        {"method": "ipw", "averaging": 0.9, "clip": 1.5, "stuck": (0.4, 0.1)},
         {"method": "strata", "augment": 0.0, "averaging": 0.0},
         {"method": "recolouring", "optimiser": "sgd", "learning_rate": 0.1, "averaging": 0.0},
     ],
@@ -551,22 +541,6 @@ def test_training_is_the_plain_loop(nb, single, monkeypatch, changes):
         assert (moved - wanted).norm() < 0.02 * wanted.norm(), name
 
 
-def test_gradients_are_those_of_autograd(nb, single):
-    """A step of plain SGD at rate 1 subtracts the gradient."""
-    chosen = recipe(nb, optimiser="sgd", learning_rate=1.0, averaging=0.0, examples=16, augment=0.0)
-    environments = pair(nb)
-    torch.manual_seed(3)
-    network = nb.CNN()
-    start = network.state_dict()
-    stepped, _ = trained(nb, chosen, environments, 2, starts=start)
-    given = next(nb.Pool(chosen, environments, torch.Generator().manual_seed(2)).batches())
-    logits = network(nb.paint(given["grey"], given["is_red"]))
-    F.cross_entropy(logits, given["targets"].argmax(1)).backward()
-    for name, p in network.named_parameters():
-        gradient = start[name] - stepped.state_dict()[name]
-        torch.testing.assert_close(gradient, p.grad, rtol=1e-4, atol=1e-7)
-
-
 class Types(TorchFunctionMode):
     """Notes the types of all tensors of numbers that PyTorch's functions return."""
 
@@ -582,41 +556,41 @@ class Types(TorchFunctionMode):
         return found
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_half_precision_is_off_when_it_is_off(nb, monkeypatch, half):
+def test_half_precision_is_off_when_it_is_off(nb, monkeypatch):
     """`HALF = False`: no number of training is a bfloat16; otherwise products are, weights not."""
-    monkeypatch.setattr(nb, "HALF", half)
-    with Types() as types:
-        network, _ = trained(
-            nb, recipe(nb, examples=32, flip_rate=0.25, stuck=(0.1, 0.1), clip=1.0), pair(nb)
-        )
-    assert (torch.bfloat16 in types.seen) is half
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    for half in (False, True):
+        monkeypatch.setattr(nb, "HALF", half)
+        with Types() as types:
+            network, _ = trained(
+                nb, recipe(nb, examples=32, flip_rate=0.25, stuck=(0.1, 0.1), clip=1.0), pair(nb)
+            )
+        assert (torch.bfloat16 in types.seen) is half
+        assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
 STACKED = [
-    *[{"method": m, "penalty": 10.0} for m in METHODS if m not in ("grayscale", "strata_ink")],
-    {"method": "erm", "stuck": (0.2, 0.1), "clip": 1.0},
+    {"method": "repetition", "stuck": (0.2, 0.1), "clip": 1.0},  # of other lengths
     {"method": "erm", "network": "GrayscaleCNN", "flip_rate": 0.25},
+    *[{"method": m, "penalty": 10.0} for m in ("ipw", "group_dro", "irm", "vrex", "recolouring")],
 ]
 
 
-@pytest.mark.parametrize("changes", STACKED, ids=lambda c: "-".join(map(str, c.values())))
-def test_stacked_networks_are_those_trained_one_by_one(nb, single, changes):
+def test_stacked_networks_are_those_trained_one_by_one(nb, single):
     """Two networks of other seeds, images and weights, together and one after the other: the same
     to rounding; also if they teach themselves."""
-    chosen = recipe(nb, examples=16 * 6, batch_size=16, **changes)
-    data, seeds = [pair(nb, 20, 1), pair(nb, 20, 2)], [3, 4]
-    starts, taught = [], "again" if chosen.method == "strata" else ""
-    for seed in seeds:
-        torch.manual_seed(seed)
-        starts.append(nb.NETWORKS[chosen.network]().state_dict())
-    together, losses = nb.train(chosen, data, seeds, starts, taught, device="cpu")
-    for k, seed in enumerate(seeds):
-        (alone,), own = nb.train(chosen, [data[k]], [seed], [starts[k]], taught, device="cpu")
-        assert far(together[k], alone) < 2e-3
-        assert losses[0]["loss"][k] == pytest.approx(own[0]["loss"][0], rel=1e-4)
-    assert far(*together) > 0.01
+    for changes in STACKED:
+        chosen = recipe(nb, examples=16 * 6, batch_size=16, **changes)
+        data, seeds = [pair(nb, 20, 1), pair(nb, 20, 2)], [3, 4]
+        starts, taught = [], "again" if chosen.method == "strata" else ""
+        for seed in seeds:
+            torch.manual_seed(seed)
+            starts.append(nb.NETWORKS[chosen.network]().state_dict())
+        together, losses = nb.train(chosen, data, seeds, starts, taught, device="cpu")
+        for k, seed in enumerate(seeds):
+            (alone,), own = nb.train(chosen, [data[k]], [seed], [starts[k]], taught, device="cpu")
+            assert far(together[k], alone) < 2e-3
+            assert losses[0]["loss"][k] == pytest.approx(own[0]["loss"][0], rel=1e-4)
+        assert far(*together) > 0.01
 
 
 # Training
@@ -672,13 +646,14 @@ def pull(nb, method, **changes):
     return (red - green)[:, 0].mean().item()
 
 
-@pytest.mark.parametrize(
-    ("method", "low", "high"),
-    [("erm", 0.3, 1), ("strata_ink", 0.3, 1), ("strata", -0.15, 0.15), ("ipw", -0.15, 0.15)],
-)
-def test_strata_of_colour_take_the_colour_away(nb, method, low, high):
+# Method, least and most that a network calls red 0 more often than green.
+PULLS = [("erm", 0.3, 1), ("strata_ink", 0.3, 1), ("strata", -0.15, 0.15), ("ipw", -0.15, 0.15)]
+
+
+def test_strata_of_colour_take_the_colour_away(nb):
     """Usual training answers by colour, and so do strata of something else."""
-    assert low < pull(nb, method) < high
+    for method, low, high in PULLS:
+        assert low < pull(nb, method) < high, method
 
 
 def test_the_penalty_waits_and_the_rate_goes_round(nb):
@@ -727,17 +702,17 @@ def test_augmentation_moves_as_far_as_it_says(nb):
     assert 0.84 < area.min() < 0.9 and 1.1 < area.max() < 1.2
 
 
-@pytest.mark.parametrize(("method", "length"), [("erm", 40), ("repetition", 64)])
-def test_passes_are_over_what_an_epoch_draws(nb, method, length):
+def test_passes_are_over_what_an_epoch_draws(nb):
     """Red: 16 images of label 0 and 4 of 1; green the other way round: 40, repeated 64. Three
     passes in batches of 8, and the images that were trained on are counted."""
     labels, is_red = torch.arange(40) % 2, torch.arange(40) % 2 == 0
     is_red[:8] = ~is_red[:8]
     shapes = torch.zeros(40, 28, 28, dtype=torch.uint8)
     part = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
-    chosen = recipe(nb, method=method, environments=("train1",), passes=3, batch_size=8)
-    _, losses = trained(nb, chosen, {"train1": part})
-    assert [row["images"] for row in losses] == [length] * 3
+    for method, length in (("erm", 40), ("repetition", 64)):
+        chosen = recipe(nb, method=method, environments=("train1",), passes=3, batch_size=8)
+        _, losses = trained(nb, chosen, {"train1": part})
+        assert [row["images"] for row in losses] == [length] * 3
 
 
 def test_a_loss_that_is_not_finite_ends_training(nb, monkeypatch):
@@ -1031,27 +1006,6 @@ def test_stuck_pairs_by_hand(nb):
     found = nb.with_stuck_pairs(weights, top, torch.stack([low, healthy]), stuck)
     (slope,) = torch.autograd.grad(found.sum(), weights)
     assert slope.tolist() == [0.5] * 3
-
-
-def test_stuck_pairs_agree_with_the_crossbars(nb):
-    """The mean over draws of what training sees and of what MemTorch's cells hold is the same, and
-    so is the spread."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(30, 20))
-    weights, probe, low, high = network[0].weight.detach(), torch.eye(30), 0.2, 0.3
-    random, stuck = torch.Generator().manual_seed(1), torch.tensor([low, high])
-    config = nb.MemristorConfig(adc_resolution=None, balanced=True)
-    memristive, top = nb.to_memristive(network, config), weights.abs().max()
-    fates = torch.rand(300, 2, *weights.shape, generator=random)
-    seen = torch.stack([nb.with_stuck_pairs(weights, top, f, stuck) for f in fates])
-    with torch.no_grad():
-        held = [
-            (nb.apply_device_faults(memristive, low, high, seed)(probe) - network[0].bias).T
-            for seed in range(200)
-        ]
-    for statistic in (torch.mean, torch.std):
-        a, b = statistic(seen, 0), statistic(torch.stack(held), 0)
-        assert (a - b).abs().mean() < 0.012 and (a - b).abs().max() < 0.07
 
 
 # Measures
