@@ -1552,8 +1552,8 @@ def test_each_chip_sees_its_own_images(nb, monkeypatch, run_folder, images, expe
 
 
 def test_tables_become_tasks(nb):
-    """One for each network that is converted, from the last kind; every cell once, with the cures of
-    its row and of its column."""
+    """One for each network that is converted, from the last kind; every cell once, with the cures
+    of its row and of its column."""
     rows = {"a": ("", "backdoor", False, ()), "b": ("", "hardened", True, ())}
     rows["c"] = ("", "hardened", True, ("copies",))
     columns = {"x": (nb.Wear(low=0.1), ()), "y": (nb.Wear(hours=9), ("gain",))}
