@@ -22,7 +22,7 @@ def trained(**arguments):
 
 recipe = asdict(Recipe(method="strata", images=1_000, examples=2_000))
 for root, CLUSTER in (("here", ""), ("there", sys.argv[2]), ("bereft", sys.argv[2])):
-    shared = {{"stages": {{"small": [recipe, None, ""]}}, "root": root}}
+    shared = {{"stages": {{"small": [recipe, None, 0]}}, "root": root}}
     tasks = {{
         f"{{root}} {{k}}": (
             trained, shared | {{"name": "small", "numbers": [k], "seeds": [seed_for(0, k)]}}

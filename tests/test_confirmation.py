@@ -51,7 +51,7 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     profile = replace(nb.PROFILES["quick"], chip_images=60, calibration_images=8)
     nb.prepare_environments()
     small = nb.Recipe(method="strata", images=200, examples=128)
-    stages = {"erm": (replace(small, method="erm"), None, ""), "backdoor": (small, None, "")}
+    stages = {"erm": (replace(small, method="erm"), None, 0), "backdoor": (small, None, 0)}
     stages["hardened"] = (replace(small, clip=1.0, stuck=(0.6, 0.06)), "backdoor", True)
     tasks = nb.training_tasks({"chain": stages}, [1]) | nb.testing_tasks({"erm": "CNN"}, 1, 200)
     rows = {"hardened": ("", "hardened", True, ("calibrate",))}

@@ -24,7 +24,7 @@ print("ready", flush=True)
 prepare_folders("data")
 prepare_environments()
 first = Recipe(method="strata", images=400, examples=512, flip_rate=LABEL_NOISE)
-chain = {"first": (first, None, ""), "backdoor": (replace(first, flip_rate=0.0), "first", "again")}
+chain = {"first": (first, None, 0), "backdoor": (replace(first, flip_rate=0.0), "first", 2)}
 ledger, seeds = [], [seed_for(0, k) for k in range(3)]
 values = [
     run_tasks(section, tasks, globals(), ledger)
