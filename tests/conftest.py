@@ -31,6 +31,11 @@ execute_definitions(sys.argv[1], globals())
 """
 
 
+def pytest_configure(config):
+    """Failures show local variables: many tests loop over inputs, and this names the one."""
+    config.option.showlocals = True
+
+
 class Evil:
     """An object whose unpickling leaves a trace."""
 

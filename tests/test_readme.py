@@ -149,15 +149,11 @@ def test_times_block_shows_the_benchmark():
     assert "earlier" not in readme.fill(empty, RESULTS, same)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [EMPTY.replace("steps", "stepps"), EMPTY.replace("<!-- /results -->", "")],
-    ids=["unknown block", "block not closed"],
-)
-def test_a_wrong_block_is_an_error(text):
-    """A typing error does not pass silently."""
-    with pytest.raises(ValueError, match=r"README\.md"):
-        readme.fill(text, RESULTS, None)
+def test_a_wrong_block_is_an_error():
+    """An unknown one, one that is not closed: a typing error does not pass silently."""
+    for text in (EMPTY.replace("steps", "stepps"), EMPTY.replace("<!-- /results -->", "")):
+        with pytest.raises(ValueError, match=r"README\.md"):
+            readme.fill(text, RESULTS, None)
 
 
 # The committed README
@@ -238,15 +234,13 @@ def test_no_number_outside_the_results():
     assert foreign_numbers(TEXT, committed("results") or {}, pins) == []
 
 
-@pytest.mark.parametrize(
-    "page", ["README.md", "data/README.md", "report/README.md", "slides/README.md"]
-)
-def test_links_and_pictures_exist(page):
-    """Every relative link leads to a file."""
-    path = ROOT / page
-    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
-    relative = [link for link in links if not re.match(r"[a-z]+:", link)]
-    assert [link for link in relative if not (path.parent / link).exists()] == []
+def test_links_and_pictures_exist():
+    """Every relative link of every README leads to a file."""
+    for page in ("README.md", "data/README.md", "report/README.md", "slides/README.md"):
+        path = ROOT / page
+        links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+        relative = [link for link in links if not re.match(r"[a-z]+:", link)]
+        assert [link for link in relative if not (path.parent / link).exists()] == [], page
 
 
 def test_the_first_screen_says_it_all():

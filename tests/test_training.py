@@ -904,22 +904,6 @@ def test_a_prediction_holds_within_its_range(nb):
         assert nb.refutation("x", found, low, high)["holds"] is holds
 
 
-def test_methods_are_shown_with_their_paired_difference(nb, monkeypatch):
-    """First cells, measures below their headings, and the difference to the reference, in points:
-    of a's answers one in four is right, of b's two."""
-    value, shown = nb.summary([0.5]), []
-    found = dict.fromkeys("ab", dict.fromkeys(nb.MEASURES, value))
-    correct = {"a": {"do": [[1, 0, 0, 0]]}, "b": {"do": [[1, 1, 0, 0]]}}
-    rows = {"a": ("A", "x"), "b": ("B", "y")}
-    monkeypatch.setattr(nb, "show_table", lambda *table: shown.append(table))
-    differences = nb.show_methods(rows, found, correct, "b")
-    ((heads, table),) = shown
-    assert heads[:4] == ["method", "is told", "plain", "averaged"]
-    assert heads[-1] == "averaged, less B"
-    assert table == [["A", "x", *["50.0"] * 4, "-25.00 ± 25.00"], ["B", "y", *["50.0"] * 4, ""]]
-    assert differences["a"]["mean"] == -0.25 and differences["b"]["mean"] == 0
-
-
 def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
     """The same images, length, optimiser for all; the sample's network is trained as the sample
     says: train1, SGD of 1e-3, batches of 32, images as they are."""
