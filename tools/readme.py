@@ -161,7 +161,7 @@ def hosted(results, bench):
     found = re.search(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$", origin.strip())
     place = f"github/{found[1]}/blob/main/coloredmnist.ipynb" if found else "#upload=true"
     badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/{place})"
-    return badge if found else f"{badge} and upload `coloredmnist.ipynb`, which brings all it needs."
+    return badge if found else f"{badge} and upload `coloredmnist.ipynb`; it brings all it needs."
 
 
 BLOCKS = {"hosted": hosted, "story": story, "commands": commands, "steps": steps, "times": times}
