@@ -166,7 +166,7 @@ def test_the_sample_run_adds_up(nb, mnist, environments, monkeypatch, capsys):
 @pytest.mark.slow
 def test_speed_compares_the_notebooks_own_code(nb, monkeypatch, capsys):
     """Ratios and agreement for each chip that has a budget, on a few images."""
-    chips = printed(monkeypatch, capsys, speed, nb, "--images", "16")
+    chips = printed(monkeypatch, capsys, speed, nb, "--images", "32")
     assert set(chips) == set(bench.SPEED_BUDGETS)
     for row in chips.values():
         assert row["images"] == 4 and row["images_that_differ"] <= 1
