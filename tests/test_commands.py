@@ -438,6 +438,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path, stop):
     second = call(*runner(tmp_path, *["--profile", "quick"] * (stop == signal.SIGINT)))
     (tmp_path / "after one").touch()
     wait_for(tmp_path / "two")  # undisturbed, the first goes on
+    time.sleep(1.5)  # until what runs the cell has looked after its kernel
     os.killpg(process.pid, stop)
     output, _ = process.communicate(timeout=60)
     assert second.returncode == 1

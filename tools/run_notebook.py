@@ -7,6 +7,7 @@ other profile runs in a copy, build/<profile>/, and changes nothing outside it.
 import argparse
 import base64
 import functools
+import logging
 import re
 import shutil
 import signal
@@ -232,6 +233,7 @@ def main():
         try:
             return run(root, args.profile, args.fresh)
         except KeyboardInterrupt:
+            logging.getLogger("asyncio").disabled = True  # it would report the cell that was left
             print(f"\nInterrupted; {NAME} is as it was. Finished checkpoints are kept.")
             return INTERRUPTED
 
