@@ -922,6 +922,40 @@ def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
     assert not taught and how == ["x_aware", 2]
 
 
+def test_beliefs_are_those_of_the_averaged_weights(nb):
+    """Of the network that is asked for, not of the weights that the step has just left."""
+    networks = [nb.CNN(), nb.CNN()]
+    stack = nb.Stack(recipe(nb), networks, "cpu")
+    stack.averages.mul_(2)
+    for network, name in itertools.product(networks, networks[0].state_dict()):
+        asked = stack.averaged(networks.index(network)).state_dict()[name]
+        assert torch.equal(asked, 2 * network.state_dict()[name]), name
+
+
+def test_one_thread_and_then_as_many_as_before(nb):
+    """Also if what computes fails."""
+    torch.set_num_threads(2)
+    with contextlib.suppress(KeyError), nb.one_thread():
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == 2
+
+
+def test_grey_images_are_answered_as_painted_ones(nb):
+    """Reds first, all of them or none, by each kind of network; and what the first layer makes of
+    one colour alone lies channels last, or the next layer would take three times as long."""
+    grey = torch.rand(6, 28, 28, generator=torch.Generator().manual_seed(0))
+    for kind, reds in itertools.product(nb.NETWORKS.values(), (0, 2, 6)):
+        torch.manual_seed(1)
+        network = kind().eval().to(memory_format=torch.channels_last)
+        given = grey[:, None].contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            painted = network(nb.paint(grey, torch.arange(6) < reds))
+            torch.testing.assert_close(network(given, reds), painted, rtol=1e-4, atol=1e-4)
+            first = network.first(given, reds)
+        assert first.is_contiguous(memory_format=torch.channels_last), (kind, reds)
+
+
 def test_sample_network_sees_pixels_up_to_255(nb):
     """The sample's network on [0, 1] is the assignment's on 0..255; the blind one's answer does not
     change when channels are swapped."""

@@ -141,7 +141,7 @@ def times(results, bench):
     if row := (results or {}).get("fast_crossbars", {}).get("whole chip"):  # as in the report
         faster = f"{row['times_faster_than_memtorch']:.0f} times as fast as MemTorch"
         slower = f"{row['times_slower_than_plain_network']:.1f} times the plain network's time"
-        lines.append(["`fast_crossbars`", f"{faster}, {slower}"])
+        lines.append(["`fast_crossbars`", f"{faster}, {slower}, in one thread"])
     note = f"\n\nMeasured on {bench['date']}, {bench['cpu_count']} cores." if bench else ""
     if sample := bench.get("sample"):
         note += (
