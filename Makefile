@@ -10,6 +10,8 @@ MEMTORCH = memtorch-cpu==1.1.6
 
 VENV = .venv/bin/python
 WITHOUT = $(filter-out 0 no,$(NO_COMPILER))
+# Two processes; the tests of a file stay together, for they share what they have made.
+PYTEST = $(VENV) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 INSTALL = -m tools.install --memtorch "$(MEMTORCH)" $(if $(WITHOUT),--no-compiler)
 
 .DEFAULT_GOAL := help
@@ -32,10 +34,10 @@ run: install ## execute the notebook from top to bottom; write figures/ and READ
 	@[ "$(PROFILE)" != full ] || $(VENV) -m tools.readme
 
 check: lint ## lint and the fast tests, for every change
-	@$(VENV) -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test: lint ## everything that CI checks
-	@$(VENV) -m pytest
+	@$(PYTEST)
 
 lint: install ## ruff on the scripts, the tests and the notebook
 	@$(VENV) -m ruff check .

@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from tools.definitions import load_notebook
 from tools.files import NOTEBOOK, ROOT, copy_project
@@ -19,7 +20,10 @@ from tools.files import NOTEBOOK, ROOT, copy_project
 MNIST = ROOT / "data" / "mnist"
 MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 ENVIRONMENTS = ("train1", "train2", "test")
-
+IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ  # `make test` has two processes for tests
+LONG = (
+    "browser memristive training interruption commands anywhere cluster documents demo figures"
+).split()  # files that take longest
 
 # For scripts of `python -c`: definitions stand in __main__, as in the notebook itself, from
 # where they travel to workers. The first argument is the notebook.
@@ -34,6 +38,14 @@ execute_definitions(sys.argv[1], globals())
 def pytest_configure(config):
     """Failures show local variables: many tests loop over inputs, and this names the one."""
     config.option.showlocals = True
+    if IS_ONE_OF_SEVERAL:
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    """Long files come first: then both processes have work until the end."""
+    order = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 class Evil:
@@ -138,11 +150,15 @@ def environments(nb, mnist):
 
 @pytest.fixture(scope="session")
 def quick(tmp_path_factory):
-    """The folder of a finished run of the quick profile, in a copy of the project. For reading
-    only."""
-    project = tmp_path_factory.mktemp("project")
-    copy_project(ROOT, project)
+    """The folder of a finished run of the quick profile, in a copy of the project: one for all
+    processes. For reading only."""
+    own = tmp_path_factory.getbasetemp()
+    project = (own.parent if IS_ONE_OF_SEVERAL else own) / "project"
     command = [sys.executable, "-m", "tools.run_notebook", "--root", project, "--profile", "quick"]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    with FileLock(f"{project}.lock"):
+        if not (project / "finished").exists():
+            copy_project(ROOT, project)
+            done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+            (project / "finished").touch()
     return project / "build" / "quick"

@@ -34,7 +34,7 @@ LIMITS = {  # the contract's, but where a comment says that the issue on reading
 # What the text may say with two decimals: rates of the generator and one exact value.
 GIVEN = {".25", ".05", ".445"}
 NOT_IMPORTED = {  # pinned for its command, or by another name
-    *("jupyterlab", "ipykernel", "jupytext", "ruff"),
+    *("jupyterlab", "ipykernel", "jupytext", "ruff", "pytest-xdist"),
     *("setuptools", "wheel", "ninja"),  # build MemTorch
     "distributed",  # as dask.distributed
 }

@@ -15,11 +15,11 @@ FIGURES = ROOT / "figures"
 
 @contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path`, of the same kind; rename it into place in the end, or
-    remove it if the block fails. The folder is made if it is missing."""
+    """Yield a temporary path beside `path`, of the same kind and this process's own; rename it into
+    place in the end, or remove it if the block fails. The folder is made if it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
+    temporary = path.with_name(f".{os.getpid()} {path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
