@@ -22,7 +22,7 @@ MNIST_FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
 ENVIRONMENTS = ("train1", "train2", "test")
 IS_ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ  # `make test` has two processes for tests
 LONG = (
-    "browser memristive training interruption commands anywhere cluster documents demo figures"
+    "browser memristive training interruption commands anywhere cluster data documents demo figures"
 ).split()  # files that take longest
 
 # For scripts of `python -c`: definitions stand in __main__, as in the notebook itself, from

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from tools import install, run_notebook, versions
-from tools.files import ROOT
+from tools.files import ROOT, replacing
 from tools.pictures import slim_png
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -154,6 +154,19 @@ def test_install_is_done_again_when_requirements_change(tmp_path, monkeypatch):
     install.STAMP.write_text(install.wanted("memtorch-cpu==1.1.6"))
     (tmp_path / "requirements-dev.txt").write_text("one==2\n")
     assert not install.is_installed("memtorch-cpu==1.1.6")
+
+
+def test_two_processes_replace_a_file(tmp_path, monkeypatch):
+    """At the same time: each writes all of it under a name of its own, and the last one stays."""
+    path = tmp_path / "made" / "x.txt"
+    with replacing(path) as one:
+        one.write_text("one")
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        with replacing(path) as other:
+            other.write_text("other")
+        assert path.read_text() == "other"
+    assert path.read_text() == "one" and one.suffix == ".txt"
+    assert list(path.parent.iterdir()) == [path]
 
 
 # What the machine lacks

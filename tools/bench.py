@@ -24,6 +24,7 @@ from .records import FULL_RUN, with_ratio
 BUDGETS = {  # on two cores: seconds, a ratio, bytes
     "install_seconds": 300,
     "quick_seconds": 60,
+    "test_seconds": 300,
     "full_seconds": 900,
     "ratio_to_sample": 0.9,
     "memory": 5e9,  # of the quick run
