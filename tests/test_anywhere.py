@@ -58,7 +58,10 @@ def source_archive(folder):
     """MemTorch's source in small, as pip would download it."""
     with tarfile.open(folder / "memtorch-cpu-1.1.6.tar.gz", "w:gz") as archive:
         for name in ("setup.py", "memtorch/__init__.py", "memtorch/cpp/x.cpp"):
-            archive.addfile(tarfile.TarInfo(f"memtorch-cpu-1.1.6/{name}"), io.BytesIO())
+            text = b"setup(name=name, ext_modules=ext_modules)" if name == "setup.py" else b""
+            file = tarfile.TarInfo(f"memtorch-cpu-1.1.6/{name}")
+            file.size = len(text)
+            archive.addfile(file, io.BytesIO(text))
 
 
 def test_where_nothing_compiles_a_stand_in_is_installed(nb, monkeypatch):
@@ -82,8 +85,7 @@ def test_where_nothing_compiles_a_stand_in_is_installed(nb, monkeypatch):
         nb.install_memtorch(compiled)
         assert len(calls) == 3 + compiled
         texts = calls[-1]
-        assert texts["version.py"] == "__version__ = '1.1.6-cpu'\n"
-        assert "ext_modules" not in texts["setup.py"] and '"memtorch_bindings"' in texts["setup.py"]
+        assert texts["setup.py"] == 'setup(name=name, py_modules=["memtorch_bindings"])'
         assert texts["memtorch_bindings.py"] == nb.stand_in()
 
 
@@ -308,9 +310,14 @@ def test_surroundings_change_no_figure(kernel, nb):
     )
     shown = {mime for _, content in outputs for mime in content.get("data", {})}
     assert "image/png" in shown
-    style = json.loads(kernel.said("print(json.dumps({k: plt.rcParams[k] for k in STYLE}))"))
-    assert style == json.loads(json.dumps(nb.STYLE))
-    assert kernel.said('print(plt.rcParams["axes.facecolor"])') == "white\n"
+    found = kernel.said("print(json.dumps(dict(plt.rcParams), default=str))")
+    with nb.plt.rc_context():
+        nb.plt.rcdefaults()
+        nb.canvas(1.0)
+        expected = json.loads(json.dumps(dict(nb.plt.rcParams), default=str))
+    differ = {name for name, value in json.loads(found).items() if value != expected[name]}
+    assert differ <= {"backend", "interactive"}
+    assert expected["axes.facecolor"] == "white" and expected["axes.titlelocation"] == "left"
 
 
 LOADER = """

@@ -26,7 +26,7 @@ for root, CLUSTER in (("here", ""), ("there", sys.argv[2]), ("bereft", sys.argv[
     shared = {{"stages": {{"small": [recipe, None, 0]}}, "root": root}}
     tasks = {{
         f"{{root}} {{k}}": (
-            trained, shared | {{"name": "small", "numbers": [k], "seeds": [seed_for(0, k)]}}
+            trained, shared | {{"seeds": {{k: seed_for(0, k)}}}}
         )
         for k in range({TASKS})
     }}

@@ -55,7 +55,7 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     stages["hardened"] = (replace(small, clip=1.0, stuck=(0.6, 0.06)), "backdoor", True)
     tasks = nb.training_tasks({"chain": stages}, [1]) | nb.testing_tasks({"erm": "CNN"}, 1, 200)
     rows = {"hardened": ("", "hardened", True, ("calibrate",))}
-    tables = [(rows, {"worn": (nb.Wear(low=0.1), ())})]
+    tables = [(rows, {"worn": ({"low": 0.1}, ())})]
     tasks |= nb.chip_tasks("few", tables, profile, shifted=True)
     for function, arguments in tasks.values():
         assert json.dumps(function(**arguments))
@@ -65,7 +65,7 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
 
     nb.load_mnist = lambda root, files: tuple(part[:1_000] for part in mnist)
     measured = nb.confirm(**asked)
-    assert set(measured["found"]) == {"erm", "backdoor", "hardened"}
+    assert {"erm", "backdoor", "hardened"} <= set(measured)
     assert measured["chip_answers"] == 400 and 0.6 < measured["ceiling"] < 0.9
 
 

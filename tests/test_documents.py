@@ -215,7 +215,7 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "high-digits": "5–9",
         "most-low": f"{broken[0]:.0%}",
         "most-high": f"{broken[1]:.0%}",
-        "wire": f"{nb.EFFECTS['wires'][1].ohms:.0f} Ω",
+        "wire": f"{nb.EFFECTS['wires'][0]['ohms']:.0f} Ω",
         "prior": "20%",  # of the last row of `exact`
         "confirmed": "10,000",
     }

@@ -1184,7 +1184,7 @@ def test_ranges_are_fixed_on_images_of_the_intended_model(nb):
     """The largest input of each layer and the largest current of any of its tiles, computed here
     position by position; the same for a broken chip; nothing but the chip changes."""
     for tile_shape in ((8, 8), None):
-        model, images = converted(nb, "wide", tile_shape, adc_resolution=None), pictures(12)
+        model, images = converted(nb, "wide", tile_shape, adc_resolution=24), pictures(12)
         chip, before = nb.apply_device_faults(model, 0.3, 0.0, seed=0), conductances(model)
         answers = ask(model, images)
         nb.fix_ranges(chip, model, images, 4)
@@ -1390,11 +1390,10 @@ def test_calibration_undoes_a_factor_and_an_offset_for_each_column(nb):
     other; on images that it has not seen too."""
     network, chip = small(), converted(nb, adc_resolution=None)
     fresh = pictures(20, seed=9)
-    for layer, sides in ((layers_of(chip)[0], (1, 1)), (layers_of(chip)[3], ())):
+    for layer in (layers_of(chip)[0], layers_of(chip)[3]):
         columns = layer.crossbars[0].columns
         factor, offset = torch.linspace(0.5, 2, columns), torch.linspace(-1, 1, columns)
-        factor, offset = (values.view(columns, *sides) for values in (factor, offset))
-        nb.correct_outputs(layer, factor=factor, offset=offset)
+        nb.correct_outputs(layer, factor, offset)
     assert relative_error(ask(chip, fresh), ask(network, fresh)) > 0.1
     nb.calibrate(chip, network, pictures(60))
     assert relative_error(ask(chip, fresh), ask(network, fresh)) < 1e-3
@@ -1412,7 +1411,7 @@ def test_a_copy_of_a_calibrated_chip_has_scales_of_its_own(nb):
     assert not ask(copied, images).diff(dim=0).any()  # no layer says what it was asked
     assert torch.equal(ask(chip, images), expected)
     scales = [
-        {id(layer.transform_output.keywords["before"].__self__) for layer in layers_of(one)}
+        {id(layer.transform_output.args[0].__self__) for layer in layers_of(one)}
         for one in (chip, copied)
     ]
     assert not scales[0] & scales[1]
@@ -1556,8 +1555,8 @@ def test_tables_become_tasks(nb):
     of its row and of its column."""
     rows = {"a": ("", "backdoor", False, ()), "b": ("", "hardened", True, ())}
     rows["c"] = ("", "hardened", True, ("copies",))
-    columns = {"x": (nb.Wear(low=0.1), ()), "y": (nb.Wear(hours=9), ("gain",))}
-    wired = {"d": ("", "hardened", True, ())}, {"z": (nb.Wear(ohms=1.0), ())}
+    columns = {"x": ({"low": 0.1}, ()), "y": ({"hours": 9}, ("gain",), "a title")}
+    wired = {"d": ("", "hardened", True, ())}, {"z": ({"ohms": 1.0}, ())}
     tasks = nb.chip_tasks("t", [(rows, columns), wired], nb.Profile(networks=2))
     made = [(task["checkpoint"], task["balanced"], task["k"]) for _, task in tasks.values()]
     order = [("hardened", True), ("backdoor", False)]
@@ -1569,8 +1568,8 @@ def test_tables_become_tasks(nb):
             "c, x": ("copies",), "c, y": ("copies", "gain"), "d, z": (),
         }  # fmt: skip
         assert len(jobs) == 7
-        wears = {column: wear for column, (wear, _) in (columns | wired[1]).items()}
-        assert all(nb.Wear(**wear) == wears[job[-1]] for job, (wear, _) in jobs)
+        wears = {column: wear for column, (wear, *_) in (columns | wired[1]).items()}
+        assert all(wear == wears[job[-1]] for job, (wear, _) in jobs)
 
 
 def test_a_chips_answers_are_the_networks(nb):
@@ -1671,13 +1670,13 @@ def test_traps_are_statements_with_a_verdict(nb):
 def test_a_mended_trap_is_told(nb, monkeypatch):
     """By a MemTorch whose finite states work, the first verdict turns, and no other."""
 
-    def mended(chip, kind, **parameters):
-        chip = original(chip, kind, **parameters)
-        if kind == "FiniteConductanceStates":
+    def mended(chip, kinds, **parameters):
+        chip = original(chip, kinds, **parameters)
+        if nb.NonIdeality.FiniteConductanceStates in kinds:
             chip[0].crossbars[0].conductance_matrix.mul_(0.9)
         return chip
 
-    original = nb.with_nonideality
-    monkeypatch.setattr(nb, "with_nonideality", mended)
+    original = nb.apply_nonidealities
+    monkeypatch.setattr(nb, "apply_nonidealities", mended)
     verdicts = [still_so for _, still_so in nb.traps(seed=5)]
     assert not verdicts[0] and all(verdicts[1:])

@@ -9,6 +9,7 @@ import json
 import math
 import random as python_random
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -252,13 +253,13 @@ def test_every_method_is_one_line_and_tested():
 
 
 def batch(nb, logits, labels, environments, is_red=None, penalty=0.0, weights=None):
-    """A Batch of hard labels."""
+    """What methods are given of hard labels."""
     labels = torch.as_tensor(labels)
     targets = F.one_hot(labels, 2).to(logits.dtype)
     is_red = torch.zeros_like(labels) if is_red is None else torch.tensor(is_red)
     losses = -(targets * logits.log_softmax(1)).sum(1)
     weights = torch.ones_like(losses) if weights is None else torch.tensor(weights).to(losses)
-    return nb.Batch(
+    return SimpleNamespace(
         logits=logits,
         targets=targets,
         losses=losses,
@@ -271,7 +272,7 @@ def batch(nb, logits, labels, environments, is_red=None, penalty=0.0, weights=No
 
 
 def with_losses(nb, losses, environments, penalty=1.0):
-    """A Batch of which the losses are given."""
+    """What methods are given, with these losses."""
     made = batch(nb, torch.zeros(len(losses), 2), [0] * len(losses), environments, penalty=penalty)
     made.losses = torch.tensor(losses)
     return made
@@ -279,7 +280,7 @@ def with_losses(nb, losses, environments, penalty=1.0):
 
 def objective(nb, method, given):
     """What a method minimises."""
-    return nb.METHODS[method].objective(given)[0]
+    return nb.METHODS[method].objective(**vars(given))[0]
 
 
 def test_plain_and_weighted_risk_by_hand(nb):
@@ -367,7 +368,7 @@ def test_group_dro_two_steps_by_hand(nb):
     factors, q = torch.tensor([low, 0.0, high, 0.0]).mul(0.01).exp(), torch.full((4,), 0.25)
     for _ in range(2):
         q = q * factors / (q * factors).sum()
-        found, given.memory = nb.METHODS["group_dro"].objective(given)
+        found, given.memory = nb.METHODS["group_dro"].objective(**vars(given))
         assert found.item() == pytest.approx((q[0] * low + q[2] * high).item(), rel=1e-6)
         torch.testing.assert_close(given.memory, q)
 
@@ -419,9 +420,9 @@ def test_updates_are_muons_and_adamws(nb, monkeypatch):
             muon = torch.optim.Muon(matrices, lr=1.0, weight_decay=0.0)
             adamw = torch.optim.AdamW(biases, lr=1.0, weight_decay=0.01, betas=(0.95, 0.999))
             oracles.append((own, muon, adamw))
-        for rate in (0.02, 0.015, 0.01, 0.005, 0.001):
+        for count, rate in enumerate((0.02, 0.015, 0.01, 0.005, 0.001), start=1):
             gradient = torch.randn(stack.parameters.shape, generator=random)
-            nb.update(stack, gradient, rate)
+            nb.update(stack, gradient, rate, torch.tensor(float(count)))
             for name, values in stack.named(gradient).items():
                 for k, (own, _, _) in enumerate(oracles):
                     own[name].grad = values[k].reshape(own[name].shape).clone()
@@ -508,7 +509,7 @@ def plain_loop(nb, chosen, environments, seed, start):
                     p.copy_(own[name].view_as(p))
                     averages[name] = decay * averages[name] + (1 - decay) * p
             number += 1
-        history.append(sum(losses) / len(losses))
+        history.append(losses)
     network.load_state_dict(averages)
     return network, history
 
@@ -530,11 +531,13 @@ def test_training_is_the_plain_loop(nb, single, monkeypatch, changes):
     chosen, environments = recipe(nb, examples=16 * 5, **changes), pair(nb, 16)
     torch.manual_seed(3)
     start = nb.CNN().state_dict()
-    found, losses = trained(nb, chosen, environments, 5, starts=start)
+    first = nb.CNN()
+    first.load_state_dict(start)
+    found, losses = trained(nb, chosen, environments, 5, starts=first)
     expected, history = plain_loop(nb, chosen, environments, 5, start)
-    assert len(losses) == len(history) == 3
-    assert [row["loss"][0] for row in losses] == pytest.approx(history, rel=1e-4)
-    assert [row["images"] for row in losses] == [32, 32, 16]
+    assert [len(rows) for rows in losses] == [len(rows) for rows in history] == [2, 2, 1]
+    expected_losses = [*itertools.chain.from_iterable(history)]
+    assert torch.cat(losses).flatten().tolist() == pytest.approx(expected_losses, rel=1e-4)
     for name, value in expected.state_dict().items():
         moved, wanted = found.state_dict()[name] - start[name], value - start[name]
         assert wanted.norm() > 0
@@ -584,12 +587,12 @@ def test_stacked_networks_are_those_trained_one_by_one(nb, single):
         starts, taught = [], 2 if chosen.method == "strata" else 0
         for seed in seeds:
             torch.manual_seed(seed)
-            starts.append(nb.NETWORKS[chosen.network]().state_dict())
+            starts.append(nb.NETWORKS[chosen.network]())
         together, losses = nb.train(chosen, data, seeds, starts, taught, device="cpu")
         for k, seed in enumerate(seeds):
             (alone,), own = nb.train(chosen, [data[k]], [seed], [starts[k]], taught, device="cpu")
             assert far(together[k], alone) < 2e-3
-            assert losses[0]["loss"][k] == pytest.approx(own[0]["loss"][0], rel=1e-4)
+            assert losses[0][0, k].item() == pytest.approx(own[0][0, 0].item(), rel=1e-4)
         assert far(*together) > 0.01
 
 
@@ -659,17 +662,16 @@ def test_strata_of_colour_take_the_colour_away(nb):
 def test_the_penalty_waits_and_the_rate_goes_round(nb):
     """A share of 190 / 501 of the steps at a penalty of at most 1, then the full one; the rate as
     in a cycle, for SGD constant."""
-    stack = nb.Stack(recipe(nb), [nb.CNN()], "cpu")
     for penalty, early in ((100.0, 1.0), (0.5, 0.5)):
         chosen = recipe(nb, penalty=penalty)
-        rows = [nb.scheduled(chosen, n, 501, stack, [None]) for n in range(501)]
+        rows = [nb.scheduled(chosen, n, 501, 9, None) for n in range(501)]
         assert [row["penalty"].item() for row in rows] == [early] * 190 + [penalty] * 311
     for n in (0, 50, 150, 151, 300, 500):
         assert rows[n]["rate"].item() == pytest.approx(
             chosen.learning_rate * schedule(n, 501), abs=1e-8
         )
     sgd = recipe(nb, optimiser="sgd", learning_rate=0.5)
-    assert nb.scheduled(sgd, 3, 501, stack, [None])["rate"].tolist() == [0.5]
+    assert nb.scheduled(sgd, 3, 501, 9, None)["rate"].item() == 0.5
 
 
 def test_augmentation_moves_as_far_as_it_says(nb):
@@ -712,7 +714,7 @@ def test_passes_are_over_what_an_epoch_draws(nb):
     for method, length in (("erm", 40), ("repetition", 64)):
         chosen = recipe(nb, method=method, environments=("train1",), passes=3, batch_size=8)
         _, losses = trained(nb, chosen, {"train1": part})
-        assert [row["images"] for row in losses] == [length] * 3
+        assert [8 * len(rows) for rows in losses] == [length] * 3
 
 
 def test_a_loss_that_is_not_finite_ends_training(nb, monkeypatch):
@@ -741,9 +743,9 @@ def test_nothing_is_kept_of_training_that_diverges(nb, tmp_path, monkeypatch):
     save(nb, tmp_path / "data", pair(nb))
     chosen = recipe(nb, optimiser="sgd", learning_rate=1e30)
     monkeypatch.chdir(tmp_path)
-    given = {"name": "x", "stages": stages_of(nb, x=(chosen, None, 0)), "numbers": [0]}
+    given = {"stages": stages_of(nb, x=(chosen, None, 0)), "seeds": {0: 1}}
     with pytest.raises(FloatingPointError, match="erm"):
-        nb.run_task(0, "x", nb.train_networks, given | {"seeds": [1]}, "d")
+        nb.run_task(0, "x", nb.train_networks, given, "d")
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"train1.pt", "train2.pt"}
 
@@ -789,7 +791,7 @@ def test_choosing_works_without_a_test_file(nb, tmp_path, monkeypatch):
     stages = stages_of(
         nb, first=(first, None, 0), second=(nb.replace(first, flip_rate=0.0), "first", 2)
     )
-    record = nb.train_networks("chain", stages, [1], [7], tmp_path, scored=True)
+    record = nb.train_networks(stages, {1: 7}, tmp_path, scored=True)
     assert opened == {"train1.pt", "train2.pt", "first-1.pt"}
     assert set(record["held_out"]) == {"first", "second"}
     assert all(scores[0]["count"] == 60 for scores in record["held_out"].values())
@@ -867,12 +869,12 @@ def test_a_student_teaches_itself(nb, tmp_path, monkeypatch, single):
     larger, _ = nb.hold_out({n: part.first(50) for n, part in parts.items()}, nb.HELD_OUT, 7)
     whole = nb.joined(list(larger.values()))
     monkeypatch.setattr(nb.Pool, "believe", watched)
-    nb.train_networks("chain", stages, [0], [7], tmp_path)
+    nb.train_networks(stages, {0: 7}, tmp_path)
     teacher = trained(nb, first, larger, nb.seed_for(7, "first"))[0]
     assert far(teacher, nb.load_network("first", root=tmp_path)) == 0
     assert len(asked) == 2 and far(teacher, asked[0]) == 0 < far(*asked)
     for name, chosen, taught in (("taught", second, 2), ("longer", first, 0)):
-        given = [nb.seed_for(7, name)], [teacher.state_dict()], taught
+        given = [nb.seed_for(7, name)], [teacher], taught
         (expected,), _ = nb.train(chosen, [larger], *given, device="cpu")
         assert far(expected, nb.load_network(name, root=tmp_path)) == 0
 
@@ -891,10 +893,11 @@ def test_the_simplest_rung_that_is_not_worse(nb):
     assert nb.simplest_not_worse({"a": best, "b": other}) == "a"
 
 
-def test_records_of_a_chain(nb):
-    """One a task, of this chain and of none whose name begins alike."""
-    trained = {"train a": 1, "train a-1": 2, "train a_b": 3, "train b": 4}
-    assert nb.records_of("a", trained) == [1, 2]
+def test_values_of_a_network(nb):
+    """One a task, of this network and of none whose name begins alike."""
+    values = {"train a": 1, "train a-1": 2, "train a_b": 3, "train b": 4, "test a": 5}
+    assert nb.values_of("train", "a", values) == [1, 2]
+    assert nb.values_of("test", "a", values) == [5]
 
 
 def test_a_prediction_holds_within_its_range(nb):
@@ -925,10 +928,10 @@ def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
 def test_beliefs_are_those_of_the_averaged_weights(nb):
     """Of the network that is asked for, not of the weights that the step has just left."""
     networks = [nb.CNN(), nb.CNN()]
-    stack = nb.Stack(recipe(nb), networks, "cpu")
+    stack = nb.Stack(recipe(nb), copy.deepcopy(networks), "cpu")
     stack.averages.mul_(2)
-    for network, name in itertools.product(networks, networks[0].state_dict()):
-        asked = stack.averaged(networks.index(network)).state_dict()[name]
+    for (k, network), name in itertools.product(enumerate(networks), networks[0].state_dict()):
+        asked = stack.averaged(k).state_dict()[name]
         assert torch.equal(asked, 2 * network.state_dict()[name]), name
 
 
@@ -981,7 +984,9 @@ def test_clipping_keeps_to_the_first_weights(nb):
     start["fc2.bias"] += 9
     for stuck in ((0.0, 0.0), (0.1, 0.1)):
         chosen = recipe(nb, clip=0.8, stuck=stuck, averaging=0.0)
-        network, _ = trained(nb, chosen, pair(nb), starts=start)
+        first = nb.CNN()
+        first.load_state_dict(start)
+        network, _ = trained(nb, chosen, pair(nb), starts=first)
         for name, weights in network.named_parameters():
             if weights.ndim > 1:
                 bound = 0.8 * start[name].std().item()
@@ -1068,7 +1073,7 @@ def test_the_line_in_e_mixes_its_ends(nb, environments):
     wrong = torch.rand(2, 5_000, generator=random) < torch.tensor([[0.1], [0.3]])
     red = torch.where(wrong[0], 1 - part.labels, part.labels) * (torch.arange(5_000) % 3 > 0)
     answers = {"red": red, "green": torch.where(wrong[1], 1 - part.labels, 1)}
-    agree, disagree = nb.line_in_e(answers, part)
+    agree, disagree = nb.line_in_e(nb.packed(answers), part)
     own = torch.where(part.is_red, answers["red"], answers["green"])
     found = (own == part.labels).double().mean().item()
     assert abs(found - (0.1 * agree + 0.9 * disagree)) < 5 * (0.25 / 5_000) ** 0.5
@@ -1113,7 +1118,8 @@ def test_summary_is_sample_statistics(nb):
     """Mean 2, sample standard deviation 1, count 3; a single run has a spread that JSON can write,
     and none that is shown."""
     assert nb.summary([1, 2, 3]) == {"mean": 2.0, "sd": 1.0, "n": 3, "runs": [1.0, 2.0, 3.0]}
-    assert nb.gather([{"a": 1, "b": 5}, {"a": 3, "b": 5}], "a")["runs"] == [1.0, 3.0]
+    found = {"x": {"a": nb.summary([0.5]), "b": nb.summary([0.25])}}
+    assert nb.percent_rows({"x": "X"}, found, ("b", "a")) == [["X", "25.0", "50.0"]]
     json.dumps(nb.summary([0.5]), allow_nan=False)
     assert nb.percent(nb.summary([0.5])) == "50.0"
     assert nb.percent(nb.summary([0.5, 0.7])) == "60.0 ± 14.1"

@@ -63,8 +63,8 @@ def table(runs):
         times = [f"{taken:.0f}" for taken in seconds] + ["-"] * (2 - len(seconds))
         shown = ["-"] * len(SHOWN) + [*times, "failed"]
         if results:
-            compared = {k: v for k, v in results.items() if k not in ("versions", "digest")}
-            first = {k: v for k, v in finished[0].items() if k not in ("versions", "digest")}
+            compared = {k: v for k, v in results.items() if k != "versions"}
+            first = {k: v for k, v in finished[0].items() if k != "versions"}
             shown = [results["versions"][name] for name in SHOWN]
             shown += [*times, str(len(differences(first, compared)))]
         lines.append("| " + " | ".join([version, *shown]) + " |")
