@@ -1680,3 +1680,39 @@ def test_a_mended_trap_is_told(nb, monkeypatch):
     monkeypatch.setattr(nb, "apply_nonidealities", mended)
     verdicts = [still_so for _, still_so in nb.traps(seed=5)]
     assert not verdicts[0] and all(verdicts[1:])
+
+
+# What is told of many chips
+
+
+def test_the_joint_finding_counts_chips_that_are_helped(nb):
+    """Of gains .2, 0, -.1 and .1 two are helped; the gain is the mean of the networks' means."""
+    gains, others = [[0.2, 0.0], [-0.1, 0.1]], dict.fromkeys((*nb.SHARES, *nb.NOISY), 0.5)
+    row = nb.joint_row([[{"gain": gain} | others for gain in chips] for chips in gains])
+    assert row["helped"] == 2 and row["gain"]["mean"] == pytest.approx(0.05)
+    assert row["flips"]["mean"] == 0.5
+
+
+def test_cures_and_what_they_leave(nb):
+    """Untreated chips answer plainly, others averaged; a point lost is a hundredth of accuracy."""
+    places = [f"{row}, {fault}" for row in nb.ROWS for fault in nb.FAULTS]
+    chips = {place: [[{"lost": 5.0, "lost_do": k}]] for k, place in enumerate(places)}
+    cures = nb.cures_of(chips)
+    means = {cure: [one["mean"] for one in row["lost"].values()] for cure, row in cures.items()}
+    assert means.pop("untreated") == [5.0] * len(nb.FAULTS)
+    assert [mean for row in means.values() for mean in row] == list(range(len(places)))
+    lost = nb.nested([[{"x": 0.5}, {"x": 1.5}], [{"x": 2.0}, {"x": 2.0}]], "x")
+    left = nb.left_of({"mean": 0.75}, lost)
+    assert left["mean"] == pytest.approx(0.735)
+    assert left["runs"] == pytest.approx([0.745, 0.735, 0.73, 0.73])
+    assert left["sd"] == pytest.approx(np.std([0.005, 0.015, 0.02, 0.02], ddof=1))
+    assert left["se"] == pytest.approx(0.005) and left["n"] == 4  # of the means .01 and .02
+
+
+def test_the_fall_is_summarised_over_networks_and_its_seeds_apart(nb):
+    """Three seeds of two networks, on the untouched and on the balanced test."""
+    first, second = [[0.5, 0.6], [0.5, 0.7], [0.5, 0.8]], [[0.3, 0.5]] * 3
+    found = nb.summarised_fall([{"ways": {"a": first}}, {"ways": {"a": second}}])["a"]
+    assert found["accuracy"]["runs"] == pytest.approx([0.5, 0.3])
+    assert found["balanced"]["runs"] == pytest.approx([0.7, 0.5])
+    assert found["tune_sd"] == pytest.approx(np.std([0.6, 0.7, 0.8]) / 2)
