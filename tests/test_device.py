@@ -102,7 +102,9 @@ def test_crossbars_are_multiplied_where_the_inputs_are(nb, monkeypatch):
     network = nn.Sequential(nn.Conv2d(3, 8, 5), nn.Flatten(), nn.Linear(8 * 24 * 24, 8))
     config = nb.MemristorConfig(tile_shape=(64, 8))
     chip = nb.to_memristive(network, config).to(META)
-    monkeypatch.setattr(nb, "check_batch", lambda images: None)  # meta tensors hold no numbers
+    monkeypatch.setattr(
+        nb, "check_batch", lambda model, inputs: None
+    )  # meta tensors hold no numbers
     with nb.fast_crossbars(chip):
         answers = chip(torch.zeros(4, 3, 28, 28, device=META))
     assert answers.device == META and answers.shape == (4, 8)
