@@ -201,6 +201,7 @@ def test_impossible_recipes_name_the_field(nb):
         {"learning_rate": 0.0},
         {"averaging": 1.0},
         {"flip_rate": 0.5},
+        {"smoothing": 0.5},
         {"penalty": -1.0},
         {"stuck": (0.6, 0.5)},
         {"stuck": (0.1,)},

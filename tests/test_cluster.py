@@ -21,7 +21,7 @@ def trained(**arguments):
 
 
 WORKERS = 1  # here: this process
-recipe = asdict(Recipe(method="strata", images=1_000, examples=2_000))
+recipe = Recipe(method="strata", images=1_000, examples=2_000)
 for root, CLUSTER in (("here", ""), ("there", sys.argv[2]), ("bereft", sys.argv[2])):
     shared = {{"stages": {{"small": [recipe, None, 0]}}, "root": root}}
     tasks = {{

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import nbformat
 import pytest
@@ -58,8 +58,8 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     tables = [(rows, {"worn": ({"low": 0.1}, ())})]
     tasks |= nb.chip_tasks("few", tables, profile, shifted=True)
     for function, arguments in tasks.values():
-        assert json.dumps(function(**arguments))
-    asked = {"k": 0, "profile": asdict(replace(profile, chip_images=200)), "count": 200, "seed": 0}
+        assert json.dumps(nb.as_json(function(**arguments)))
+    asked = {"k": 0, "profile": replace(profile, chip_images=200), "count": 200, "seed": 0}
     with pytest.raises(RuntimeError, match=FILES[0]):
         nb.confirm(**asked)
 

@@ -88,10 +88,13 @@ def test_rows_of_dots_show_what_was_found(nb):
     """Each run a dot in its row, the mean in per cent beside it below the series' name, a level at
     its place; a row without runs stays empty."""
     figure, say = nb.canvas(2)
-    axis, found = figure.add_subplot(), [nb.summary([0.1, 0.3]), None, nb.summary([0.5])]
-    more = {"more": ["a", "b", "-1"]}
-    series = {"one": ("#000000", found), "two": ("#0000FF", [None, nb.summary([0.25]), None])}
-    nb.dot_plot(axis, say, "axis", ["x", "y", "z"], series, {"level": 0.4}, more)
+    axis, more = figure.add_subplot(), {"more": ["a", "b", "-1"]}
+    runs = (([0.1, 0.3], None), (None, [0.25]), ([0.5], None))
+    rows = [
+        {key: one and nb.summary(one) for key, one in zip("ab", row, strict=True)} for row in runs
+    ]
+    shown = {"a": ("one", "#000000"), "b": ("two", "#0000FF")}
+    nb.dot_plot(axis, say, "axis", ["x", "y", "z"], rows, shown, {"level": 0.4}, more)
     dots = {
         (round(float(x), 6), round(float(y)))
         for line in axis.lines

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from tools.definitions import load_notebook
 
 METHODS = (
-    "erm repetition strata ipw group_dro irm vrex recolouring grayscale strata_ink strata_coin"
+    "erm repetition strata ipw group_dro irm vrex recolouring grayscale strata_shuffled strata_coin"
 ).split()
 
 
@@ -183,17 +183,19 @@ def sum_of_squares(labels, red):
     return float(total)
 
 
-def test_strata_of_ink_balance_ink_and_not_colour(nb):
-    """The refutation: labels are balanced within much and little ink; colour tells the label as it
-    did before."""
+def test_shuffled_strata_weigh_as_much_and_balance_nothing(nb):
+    """The refutation: each label has as many red strata and the same weights as with its own
+    colours, images repeat as often, but colour tells the label as it did before."""
     environments = pair(nb, 2_000)
-    images = torch.cat([part.images for part in environments.values()]).amax(1).double()
     labels = torch.cat([part.labels for part in environments.values()])
     red = torch.cat([part.is_red for part in environments.values()])
-    ink = images.mean((1, 2))
-    drawn = pool_of(nb, environments, method="strata_ink").drawn()
-    for mine in (ink > ink.median(), ink <= ink.median()):
-        assert labels[drawn][mine[drawn]].double().mean().item() == pytest.approx(0.5, abs=0.01)
+    own, pool = (pool_of(nb, environments, method=m) for m in ("strata", "strata_shuffled"))
+    for label in (0, 1):
+        mine = labels == label
+        weights = [p.told["weights"][mine].sort().values for p in (own, pool)]
+        assert torch.equal(*weights) and not torch.equal(pool.stratum[mine], red[mine])
+    assert torch.equal(pool.is_red, red)
+    drawn = pool.drawn()
     assert labels[drawn][red[drawn]].double().mean().item() < 0.25
 
 
@@ -389,16 +391,18 @@ def test_methods_accept_any_mixture_of_environments(nb):
 
 def test_label_loss_by_hand(nb):
     """P(clean label 1) = .8: plain -ln .8; with flips of one in four the network is held to
-    P(noisy label 1) = .25 * .2 + .75 * .8 = .65; half of each label: the mean of both losses."""
+    P(noisy label 1) = .25 * .2 + .75 * .8 = .65; half of each label: the mean of both losses;
+    smoothed by .1: .9 and .1 of them."""
     logits = torch.tensor([[0.2, 0.8]]).log()
     one, half = torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5, 0.5]])
-    for targets, flip_rate, expected in (
-        (one, 0.0, -math.log(0.8)),
-        (one, 0.25, -math.log(0.65)),
-        (half, 0.0, -(math.log(0.8) + math.log(0.2)) / 2),
-        (half, 0.25, -(math.log(0.65) + math.log(0.35)) / 2),
+    for targets, *how, expected in (
+        (one, 0.0, 0.0, -math.log(0.8)),
+        (one, 0.25, 0.0, -math.log(0.65)),
+        (half, 0.0, 0.0, -(math.log(0.8) + math.log(0.2)) / 2),
+        (half, 0.25, 0.0, -(math.log(0.65) + math.log(0.35)) / 2),
+        (one, 0.0, 0.1, -(0.9 * math.log(0.8) + 0.1 * math.log(0.2))),
     ):
-        assert nb.label_loss(logits, targets, flip_rate).item() == pytest.approx(expected)
+        assert nb.label_loss(logits, targets, *how).item() == pytest.approx(expected)
 
 
 # The step
@@ -650,7 +654,12 @@ def pull(nb, method, **changes):
 
 
 # Method, least and most that a network calls red 0 more often than green.
-PULLS = [("erm", 0.3, 1), ("strata_ink", 0.3, 1), ("strata", -0.15, 0.15), ("ipw", -0.15, 0.15)]
+PULLS = [
+    ("erm", 0.3, 1),
+    ("strata_shuffled", 0.3, 1),
+    ("strata", -0.15, 0.15),
+    ("ipw", -0.15, 0.15),
+]
 
 
 def test_strata_of_colour_take_the_colour_away(nb):
@@ -704,17 +713,17 @@ def test_augmentation_moves_as_far_as_it_says(nb):
     assert 0.84 < area.min() < 0.9 and 1.1 < area.max() < 1.2
 
 
-def test_passes_are_over_what_an_epoch_draws(nb):
+def test_passes_are_as_long_as_the_samples(nb):
     """Red: 16 images of label 0 and 4 of 1; green the other way round: 40, repeated 64. Three
-    passes in batches of 8, and the images that were trained on are counted."""
+    passes are of this length for each method, in batches of 8."""
     labels, is_red = torch.arange(40) % 2, torch.arange(40) % 2 == 0
     is_red[:8] = ~is_red[:8]
     shapes = torch.zeros(40, 28, 28, dtype=torch.uint8)
     part = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
-    for method, length in (("erm", 40), ("repetition", 64)):
+    for method, lengths in (("strata", [40] * 4 + [32]), ("repetition", [64] * 3)):
         chosen = recipe(nb, method=method, environments=("train1",), passes=3, batch_size=8)
         _, losses = trained(nb, chosen, {"train1": part})
-        assert [8 * len(rows) for rows in losses] == [length] * 3
+        assert [8 * len(rows) for rows in losses] == lengths
 
 
 def test_a_loss_that_is_not_finite_ends_training(nb, monkeypatch):
@@ -743,7 +752,7 @@ def test_nothing_is_kept_of_training_that_diverges(nb, tmp_path, monkeypatch):
     save(nb, tmp_path / "data", pair(nb))
     chosen = recipe(nb, optimiser="sgd", learning_rate=1e30)
     monkeypatch.chdir(tmp_path)
-    given = {"stages": stages_of(nb, x=(chosen, None, 0)), "seeds": {0: 1}}
+    given = {"stages": {"x": (chosen, None, 0)}, "seeds": {0: 1}}
     with pytest.raises(FloatingPointError, match="erm"):
         nb.run_task(0, "x", nb.train_networks, given, "d")
     left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
@@ -757,11 +766,6 @@ def save(nb, root, environments):
     """Environments as files below a folder."""
     for name, part in environments.items():
         nb.save_tensors(vars(part), root / "ColoredMNIST" / f"{name}.pt")
-
-
-def stages_of(nb, **stages):
-    """Stages as tasks are given them: recipes as what JSON makes of them."""
-    return {s: (nb.asdict(chosen), *how) for s, (chosen, *how) in stages.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -788,16 +792,15 @@ def test_choosing_works_without_a_test_file(nb, tmp_path, monkeypatch):
     opened, load = set(), torch.load
     monkeypatch.setattr(torch, "load", lambda p, **k: opened.add(p.name) or load(p, **k))
     first = recipe(nb, method="strata", images=300, flip_rate=0.25)
-    stages = stages_of(
-        nb, first=(first, None, 0), second=(nb.replace(first, flip_rate=0.0), "first", 2)
-    )
+    second = nb.replace(first, flip_rate=0.0)
+    stages = {"first": (first, None, 0), "second": (second, "first", 2)}
     record = nb.train_networks(stages, {1: 7}, tmp_path, scored=True)
     assert opened == {"train1.pt", "train2.pt", "first-1.pt"}
     assert set(record["held_out"]) == {"first", "second"}
-    assert all(scores[0]["count"] == 60 for scores in record["held_out"].values())
+    assert all(len(scores[0]) == 60 for scores in record["held_out"].values())
     assert set(record["files"]) == {f"checkpoints/{name}-1.pt" for name in ("first", "second")}
     assert record["images_trained"] == 128
-    json.dumps(record, allow_nan=False)
+    assert json.dumps(nb.as_json(record), allow_nan=False)
 
 
 def test_held_out_answers_by_hand(nb, single):
@@ -813,9 +816,7 @@ def test_held_out_answers_by_hand(nb, single):
             red, green = x[:, 0].mean((1, 2)), x[:, 1].mean((1, 2))
             return torch.stack([1.5 * red, 2 * green], 1)
 
-    found = nb.held_out_answers(ByColour(), held_out)
-    assert found["count"] == 10
-    assert nb.unpacked(found["right"], 10)["do"].tolist() == [0] * 5 + [1] * 5
+    assert nb.held_out_answers(ByColour(), held_out).tolist() == [False] * 5 + [True] * 5
 
 
 def test_held_out_images_are_not_trained_on(nb):
@@ -835,14 +836,18 @@ def test_held_out_images_are_not_trained_on(nb):
     assert keys(nb.hold_out(environments, 0.25, seed=1)[1]) != keys(held_out)
 
 
-def test_posterior_of_the_clean_label_by_hand(nb):
-    """P(clean 1) = .8: seen 1, (.8 * .75) / (.8 * .75 + .2 * .25) = 12/13; seen 0, 4/7; where one
-    label in ten is wrong, seen 0, (.8 * .1) / (.8 * .1 + .2 * .9) = 4/13."""
-    clean, labels = torch.tensor([[0.2, 0.8], [0.2, 0.8]]), torch.tensor([1, 0])
-    found = nb.clean_label_posterior(clean, labels)
-    torch.testing.assert_close(found[:, 1], torch.tensor([12 / 13, 4 / 7]))
-    torch.testing.assert_close(found.sum(1), torch.ones(2))
-    assert nb.clean_label_posterior(clean, labels, 0.1)[1, 1].item() == pytest.approx(4 / 13)
+def test_beliefs_by_hand(nb, monkeypatch):
+    """P(clean 1) = .8: seen 1, (.8 * .75) / (.8 * .75 + .2 * .25) = 12/13, so 1; seen 0, 4/7, so 1
+    too. P(clean 1) = .7: seen 0, 7/16, so 0. And the mirror image."""
+    shares, labels = [0.8, 0.8, 0.7, 0.2, 0.2, 0.3], torch.tensor([1, 0, 0, 0, 1, 1])
+    is_red = torch.tensor([True, False, True, False, True, False])
+    shapes = torch.full((6, 28, 28), 9, dtype=torch.uint8)
+    part = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
+    pool = pool_of(nb, {"train1": part.first(3), "train2": part.at(slice(3, 6))}, method="strata")
+    clean = torch.tensor([[1 - share, share] for share in shares])
+    monkeypatch.setattr(nb, "predict_do", lambda network, images: clean)
+    pool.believe(None)
+    assert pool.told["targets"].argmax(1).tolist() == [1, 1, 0, 0, 0, 1]
 
 
 def test_a_student_teaches_itself(nb, tmp_path, monkeypatch, single):
@@ -853,12 +858,8 @@ def test_a_student_teaches_itself(nb, tmp_path, monkeypatch, single):
     save(nb, tmp_path, parts | {"test": small(nb, 10)})
     first = recipe(nb, method="strata", images=50, flip_rate=0.25)
     second = nb.replace(first, flip_rate=0.0, examples=240)  # two passes and a part
-    stages = stages_of(
-        nb,
-        first=(first, None, 0),
-        taught=(second, "first", 2),
-        longer=(first, "first", 0),
-    )
+    stages = {"first": (first, None, 0), "taught": (second, "first", 2)}
+    stages["longer"] = (first, "first", 0)
 
     def watched(pool, network):
         believe(pool, network)
@@ -920,9 +921,11 @@ def test_recipes_of_the_methods_compared_differ_in_the_method_only(nb):
     assert (sample.method, sample.network, sample.passes) == ("repetition", "SampleCNN", 10)
     stages = nb.chain_stages(profile, "strata", prefix="x_")
     (aware, start, taught), (student, *how) = stages["x_aware"], stages["x_taught"]
-    assert (aware.flip_rate, student.flip_rate) == (0.25, 0)
+    assert (aware.flip_rate, student.flip_rate) == (0.25, 0) and student.smoothing == 0.05
     assert (aware.method, student.method, start) == ("strata", "strata", "strata")
-    assert not taught and how == ["x_aware", 2]
+    assert not taught and how == ["x_aware", 3]
+    longer, *start = nb.chains_to_the_ceiling(profile)["chain"]["longer"]
+    assert longer == nb.replace(student, flip_rate=0.25, smoothing=0) and start == ["aware", 0]
 
 
 def test_beliefs_are_those_of_the_averaged_weights(nb):
@@ -1073,7 +1076,7 @@ def test_the_line_in_e_mixes_its_ends(nb, environments):
     wrong = torch.rand(2, 5_000, generator=random) < torch.tensor([[0.1], [0.3]])
     red = torch.where(wrong[0], 1 - part.labels, part.labels) * (torch.arange(5_000) % 3 > 0)
     answers = {"red": red, "green": torch.where(wrong[1], 1 - part.labels, 1)}
-    agree, disagree = nb.line_in_e(nb.packed(answers), part)
+    agree, disagree = nb.line_in_e(nb.as_json(answers), part)
     own = torch.where(part.is_red, answers["red"], answers["green"])
     found = (own == part.labels).double().mean().item()
     assert abs(found - (0.1 * agree + 0.9 * disagree)) < 5 * (0.25 / 5_000) ** 0.5
@@ -1081,8 +1084,8 @@ def test_the_line_in_e_mixes_its_ends(nb, environments):
 
 
 def test_answers_are_the_models_in_both_colours(nb):
-    """Argmax of the probabilities in red, in green and by the backdoor formula; packed, they fill a
-    bit each and come back."""
+    """Argmax of the probabilities in red, in green and by the backdoor formula; lists of
+    them, as JSON keeps them, measure the same."""
     torch.manual_seed(0)
     network, part = nb.CNN().eval(), small(nb, 27)
     with torch.no_grad():  # as many answers 0 as 1
@@ -1093,10 +1096,8 @@ def test_answers_are_the_models_in_both_colours(nb):
     own = torch.where(part.is_red, answers["red"], answers["green"])
     assert torch.equal(own, nb.predict(network, part.images).argmax(1))
     assert 0 < answers["do"].double().mean() < 1
-    text = nb.packed(answers)
-    assert {len(code) for code in text.values()} == {8}  # four bytes in hexadecimal
-    back = nb.unpacked(json.loads(json.dumps(text)), 27)
-    assert all(torch.equal(back[name], answers[name]) for name in answers)
+    found = [nb.measure(given, part, part.labels) for given in (answers, nb.as_json(answers))]
+    assert found[0] == found[1]
 
 
 def test_paired_differences_by_hand(nb):
