@@ -166,6 +166,9 @@ def form(language):
     style = document.styles["Normal"]
     style.font.name, style.font.size = "Calibri", Pt(11)
     style.element.rPr.rFonts.set(qn("w:eastAsia"), "SimSun")
+    if language == "zh":  # or punctuation stands in the middle of its square
+        for spoken in document.styles.element.iter(qn("w:lang")):
+            spoken.set(qn("w:eastAsia"), "zh-CN")
     document.core_properties.author, document.core_properties.title = "", words["title"]
     heading = document.add_paragraph().add_run(words["title"])
     heading.bold, heading.font.size = True, Pt(16)

@@ -32,7 +32,7 @@ from tools.records import fixed, is_earlier
 
 SLIDES = {"en": ROOT / "slides" / "slides.pptx", "zh": ROOT / "slides" / "slides.zh.pptx"}
 BIBLIOGRAPHY = ROOT / "report" / "references.bib"
-DEMO = ROOT / "slides" / "demo.png"  # of the page for the lecture; its slide is left out without
+DEMO = ROOT / "slides"  # where pictures of the page for the lecture are; without, no slide of it
 MNIST = ROOT / "data" / "mnist" / "train-images-idx3-ubyte.gz"
 TEST_FROM = 40_000  # the first image of the environment `test`
 FONT = next(Path(cvttf_NotoSansCJK_Regular.__file__).parent.glob("*.otf"))
@@ -56,7 +56,7 @@ TREATMENT, OUTCOME = RGBColor(0x9C, 0xCB, 0xEA), RGBColor(0xF6, 0xCE, 0x7F)
 SUBSCRIPT = re.compile(r"_([a-z])\b")  # in formulas
 RATE, HALF = "low 30%", "low 50%"  # of the cures' table
 BROKEN = "10%"  # of the joint experiment, as in the hero picture
-DEAD = "2% of columns at low"
+DEAD, DEAD_HIGH = "2% of columns at low", "5% of columns at high"
 
 
 # Words and numbers
@@ -79,9 +79,11 @@ def points(value):
     return fixed(value, 1 if abs(value) >= 1 else 2).replace("-", "−")
 
 
-def signed(value):
-    """A gain in points, with its sign."""
-    return ("+" if round(value, 2) > 0 else "") + points(value)
+def gained(found):
+    """A share gained as points with their sign, and `± its standard error`."""
+    mean, error = 100 * found["mean"], 100 * found["se"]
+    sign = "+" if round(mean, 2) > 0 else ""
+    return sign + points(mean), f"± {fixed(error, 1 if abs(mean) >= 1 else 2)}"
 
 
 def numbers(results):
@@ -108,11 +110,12 @@ def numbers(results):
         "shifts": share(broken["shifts"]),
         "rate": RATE.split()[1],
         "half_rate": HALF.split()[1],
-        "untreated": points(lost["untreated"]["lost"][RATE]),
+        "averaged": points(lost["averaged"]["lost"][RATE]),
         "copies": points(lost["copies"]["lost"][RATE]),
         "copies_half": points(lost["copies"]["lost"][HALF]),
         "dead_rate": DEAD.split()[0],
         "dead": points(columns["dead hardened"][DEAD]["lost_do"]),
+        "dead_high": points(columns["dead hardened"][DEAD_HIGH]["lost_do"]),
         "mended": points(columns["mended"][DEAD]["lost_do"]),
         "tile": f"{wires['tile_seconds']:.2f}",
         "solver": f"{wires['memtorch_ratio']:.0f}",
@@ -425,10 +428,11 @@ def draw_chip(slide, results, words):
 def draw_demo(slide, _, words):
     """The picture of the page for the lecture, which leads to it."""
     left, top, width, height = PLACE
-    with Image.open(DEMO) as image:
+    shown = DEMO / words["shown"]
+    with Image.open(shown) as image:
         wide = height * image.width / image.height
     box = (left + (width - wide) / 2, top, wide, height)
-    picture = slide.shapes.add_picture(str(DEMO), *map(Inches, box))
+    picture = slide.shapes.add_picture(str(shown), *map(Inches, box))
     picture._element.nvPicPr.cNvPr.set("descr", words["picture"])
     picture.click_action.hyperlink.address = words["page"]
 
@@ -564,13 +568,13 @@ def draw_joint(slide, results, words):
     """How many answers a change of colour flips, beside a shift; under it what averaging gains."""
     left, top, width, height = PLACE
     label, joint = 2.9, results["joint"]
-    step, base, room = (width - label) / len(joint), top + height - 1.15, height - 1.75
+    step, base, room = (width - label) / len(joint), top + height - 1.3, height - 1.9
     most = max(row[key]["mean"] for row in joint.values() for key in ("flips", "shifts"))
     shades = {"flips": VERMILION, "shifts": GREY}
     for place, (key, colour) in enumerate(shades.items()):
         box = (left, top + 0.7 + 1.05 * place, label - 0.3, 0.95)
         add_text(slide, [words[key]], box, colour=colour, bold=True, align=PP_ALIGN.RIGHT)
-    for y, key, colour in ((base + 0.05, "stuck", INK), (base + 0.6, "gain", BLUE)):
+    for y, key, colour in ((base + 0.05, "stuck", INK), (base + 0.7, "gain", BLUE)):
         box = (left, y, label - 0.3, 0.5)
         add_text(slide, [words[key]], box, colour=colour, align=PP_ALIGN.RIGHT)
     for number, (rate, row) in enumerate(joint.items()):
@@ -584,14 +588,14 @@ def draw_joint(slide, results, words):
             shown = [f"{fixed(100 * value, 0)}%"]
             add_text(slide, shown, text, colour=colour, bold=True, align=PP_ALIGN.CENTER)
         add_text(slide, [rate], (x, base + 0.05, step, 0.5), align=PP_ALIGN.CENTER)
-        shown, place = [signed(100 * row["gain"]["mean"])], (x, base + 0.6, step, 0.5)
+        shown, place = gained(row["gain"]), (x, base + 0.6, step, 0.7)
         add_text(slide, shown, place, colour=BLUE, bold=True, align=PP_ALIGN.CENTER)
     add_line(slide, (left + label, base), (left + width, base), GREY, 1.5)
 
 
 def draw_cures(slide, results, words):
     """Points lost with each cure added to the last."""
-    shades = {"untreated": VERMILION, "averaged": VERMILION, "copies": TEAL}
+    shades = {"averaged": VERMILION, "copies": TEAL}
     rows = []
     for cure, title in words["cures"].items():
         lost, colour = results["cures"][cure]["lost"], shades.get(cure, BLUE)
@@ -603,18 +607,21 @@ def draw_cures(slide, results, words):
 
 
 def draw_realistic(slide, results, words):
-    """Points lost by each effect: the headline network and the one made for hardware. The latter's
-    dead columns are found and replaced."""
-    rows = []
+    """Points lost by each effect and by dead columns: the headline network and the one made for
+    hardware; the latter's dead columns also found and replaced."""
+    dead = {chip: found[DEAD]["lost_do"] for chip, found in results["columns"].items()}
+    both, rows = results["realistic"], []
+    found = {effect: (both["headline"][effect], row) for effect, row in both["hardened"].items()}
+    found |= {"dead": (dead["dead headline"], dead["dead hardened"])}
+    found |= {"mended": (None, dead["mended"])}
     for effect, title in words["effects"].items():
-        if effect == "dead":
-            chips = [results["columns"][c][DEAD]["lost_do"] for c in ("dead headline", "mended")]
-        else:
-            chips = [results["realistic"][chip][effect] for chip in ("headline", "hardened")]
+        chips = found[effect]
         bars = [
-            (chip["mean"], colour) for chip, colour in zip(chips, (VERMILION, TEAL), strict=True)
+            (chip["mean"] if chip else 0, colour)
+            for chip, colour in zip(chips, (VERMILION, TEAL), strict=True)
         ]
-        rows.append((title, bars, [points(chip) for chip in chips], [VERMILION, TEAL]))
+        shown = [points(chip) if chip else "–" for chip in chips]
+        rows.append((title, bars, shown, [VERMILION, TEAL]))
     most = max(1.0, *(value for row in rows for value, _ in row[1]))
     headers = [words["headline"], words["ours"]]
     add_bars(slide, rows, PLACE, 4.0, [1.5, 2.9], (0, most), headers)
@@ -639,7 +646,7 @@ def table_of(name, results, words):
         rows = [
             [
                 *(rate, share(row["clean"]), share(row["clean_do"])),
-                *(signed(100 * row["gain"]["mean"]), f"{row['helped']} / {row['gain']['n']}"),
+                *(" ".join(gained(row["gain"])), f"{row['helped']} / {row['gain']['n']}"),
             ]
             for rate, row in results["joint"].items()
         ]
@@ -764,14 +771,14 @@ def pages_of_sources(words):
 def entries_of(language, results):
     """All slides, words and numbers together: those of the talk, then those behind it."""
     text = filled(text_of(language), numbers(results))
-    backup = [e for e in text["backup"] if e.get("draw") != "demo" or DEMO.is_file()]
+    backup = [e for e in text["backup"] if "shown" not in e or (DEMO / e["shown"]).is_file()]
     return [*text["slide"], *backup, *pages_of_sources(text["sources"])]
 
 
 def sources(language):
     """SHA-256 of everything a presentation is made of."""
     paths = [Path(__file__), ROOT / "slides" / f"text.{language}.toml", BIBLIOGRAPHY]
-    paths += [DEMO] if DEMO.is_file() else []
+    paths += [p for e in text_of(language)["backup"] if (p := DEMO / e.get("shown", "")).is_file()]
     return digest([*paths, FIGURES / "results.json", FIGURES / "bench.json"])
 
 

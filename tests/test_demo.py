@@ -15,7 +15,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 from test_browser import CHROMIUM, DRIVER, QUIET
 
-from slides.demo import build
+from slides import build as slides
+from slides.demo import build, picture
 from tools.files import ROOT, read_json
 
 TEXT = read_json(build.FOLDER / "text.json")
@@ -131,6 +132,15 @@ def test_the_page_holds_the_networks_of_the_last_run(nb):
     assert meta("weights") == build.weights_digest(build.load_networks(nb)), (
         "stale: run `make demo`"
     )
+
+
+def test_each_presentation_shows_the_page_in_its_language():
+    """By the picture that is taken of the address to which its slide leads."""
+    for language in ("en", "zh"):
+        (entry,) = (e for e in slides.text_of(language)["backup"] if e.get("draw") == "demo")
+        shown = picture.PICTURES[entry["page"].removeprefix(build.PAGE.name)]
+        assert shown == slides.DEMO / entry["shown"] and shown.is_file()
+        assert (".zh." in shown.name) == (language == "zh")
 
 
 def test_small_and_plain():

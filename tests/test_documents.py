@@ -217,9 +217,10 @@ def test_the_assignments_numbers_are_the_notebooks(nb):
         "most-high": f"{broken[1]:.0%}",
         "wire": f"{nb.EFFECTS['wires'][0]['ohms']:.0f} Ω",
         "prior": "20%",  # of the last row of `exact`
+        "rare-noise": "5%",
         "confirmed": "10,000",
     }
-    assert list(RESULTS["exact"])[-1].startswith("one class rare: prior .2")
+    assert list(RESULTS["exact"])[-1] == "one class rare: prior .2, e = .05"
     right = 1 - (nb.COLOUR_NOISE["train1"] + nb.COLOUR_NOISE["train2"]) / 2
     assert f'#let colour-right = "{right:.0%}"' in text
     assert f'#let colour-right-test = "{1 - nb.COLOUR_NOISE["test"]:.0%}"' in text
@@ -232,7 +233,8 @@ def test_rates_that_the_texts_speak_of_are_in_the_results():
     assert {rates["few"], rates["some"]} <= set(RESULTS["joint"])
     faults = {f"low {rates[name]}" for name in ("some", "many", "half")}
     assert faults | {f"high {rates['high']}"} <= set(RESULTS["cures"]["untreated"]["lost"])
-    assert f"{rates['dead']} of columns at low" in RESULTS["columns"]["mended"]
+    columns = {f"{rates['dead']} of columns at low", f"{rates['deadhigh']} of columns at high"}
+    assert columns == set(RESULTS["columns"]["mended"])
 
 
 def test_all_is_cited_and_all_citations_resolve():
@@ -518,10 +520,10 @@ def test_one_chip_is_shown_broken_and_cured(shows):
 @pytest.mark.slow
 def test_the_demo_has_a_slide_if_there_is_a_demo(monkeypatch, tmp_path):
     """Its picture leads to the page; without it the slide is left out."""
-    monkeypatch.setattr(slides, "DEMO", tmp_path / "demo.png")
+    monkeypatch.setattr(slides, "DEMO", tmp_path)
     without = slides.entries_of("en", RESULTS)
     before = slides.sources("en")
-    Image.new("RGB", (192, 108)).save(slides.DEMO)
+    Image.new("RGB", (192, 108)).save(tmp_path / "demo.png")
     entries = slides.entries_of("en", RESULTS)
     (entry,) = (e for e in entries if e not in without)
     assert entry["draw"] == "demo" and slides.sources("en") != before
@@ -555,6 +557,13 @@ def test_the_form_can_be_filled_in():
         assert all(row[0] and not any(row[1:4]) for row in rows[1:])
         shared = [row[4] for row in rows[1:] if row[4]]
         assert shared == ["100"] * len(shared) and len(shared) >= 9
+
+
+def test_the_chinese_form_is_marked_as_chinese():
+    """Or its punctuation stands in the middle of a square, as in Japanese or Korean."""
+    styles = report.form("zh").styles.element
+    marked = [spoken.get(qn("w:eastAsia")) for spoken in styles.iter(qn("w:lang"))]
+    assert marked and set(marked) == {"zh-CN"}
 
 
 def test_a_form_has_the_same_bytes_in_every_build():

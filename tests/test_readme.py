@@ -35,6 +35,7 @@ RESULTS = {
     "code_hash": "of this run",
     "machine": {"cores": 2},
     "ceiling": {"test": 0.7512},
+    "software": {"strata": {"accuracy_do": measured(0.7322)}},
     "fast_crossbars": {
         "whole chip": {
             "times_faster_than_memtorch": 211.3,
@@ -51,6 +52,7 @@ RESULTS = {
         step("broken_hardened", "30% stuck", 0.7399),
     ],
     "fall": {
+        "backdoor": {"software": {"accuracy": measured(0.7401)}},
         "sample": {
             way: {"balanced": measured(mean)}
             for way, mean in (
@@ -58,7 +60,7 @@ RESULTS = {
                 ("as the sample", 0.512),
                 ("scale restored", 0.592),
             )
-        }
+        },
     },
 }
 EMPTY = "Above.\n<!-- results:steps -->\n<!-- /results -->\nBelow.\n"
@@ -72,7 +74,7 @@ def test_steps_block_shows_mean_spread_and_count():
     text = readme.fill(EMPTY, RESULTS, None)
     assert "| trained as usual | 10.4 ± 0.2 (5) | 20,000 images |" in text
     assert "| on MemTorch | 50.0 (1) | 20,000 images |" in text
-    assert "75.1%" in text and "not shown" not in text
+    assert "75.1%" in text and "not shown" not in text and "software has 74.0%" in text
     assert text.startswith("Above.\n") and text.endswith("\nBelow.\n")
 
 
@@ -94,6 +96,7 @@ def test_the_story_has_three_sentences_in_two_languages_with_the_same_numbers():
     for english, chinese in rows:
         numbers = [re.findall(r"\d+\.\d%", part) for part in (english, chinese)]
         assert numbers[0] == numbers[1] and len(numbers[0]) >= 2
+    assert "reach 73.2%, with self-training 74.6%" in text
     assert "10.4% where colour misleads" in text and "51.2%" in text and "74.0%" in text
 
 

@@ -59,6 +59,7 @@ def story(results, bench):
     step = {s["id"]: percent(s["accuracy"]) for s in results["steps"]}
     erm, erm_do, headline = (step[name] for name in STEPS[:3])
     broken, hardened = step["broken_headline"], step["broken_hardened"]
+    strata = percent(results["software"]["strata"]["accuracy_do"])
     ceiling = f"{fixed(100 * results['ceiling']['test'], 1)}%"
     fall = {way: percent(row["balanced"]) for way, row in results["fall"]["sample"].items()}
     software, stock = fall["software"], fall["as the sample"]
@@ -68,10 +69,10 @@ def story(results, bench):
         [
             [
                 f"**Cause.** Usual training has {erm} where colour misleads, {erm_do} by the "
-                f"backdoor formula. Strata of colour: {headline}, of {ceiling} that label noise "
-                "allows.",
+                f"backdoor formula. Strata of colour reach {strata}, with self-training "
+                f"{headline}, of {ceiling} that label noise allows.",
                 f"**因果。** 颜色误导时，常规训练的网络准确率为{erm}，用后门公式预测则为{erm_do}。"
-                f"按颜色分层训练后为{headline}，标签噪声允许的上限为{ceiling}。",
+                f"按颜色分层为{strata}，加自训练为{headline}，标签噪声允许的上限为{ceiling}。",
             ],
             [
                 "**Conversion.** MemTorch loses the scale of inputs: the course's network goes "
@@ -115,10 +116,13 @@ def steps(results, bench):
         for s in results["steps"]
         if s["id"] in STEPS
     ]
+    software = percent(results["fall"]["backdoor"]["software"]["accuracy"])
     return (
         table(["step", "accuracy, % (networks or chips)", "test images"], rows)
         + f"\n\nMean ± standard deviation where colour misleads, {results['profile']} profile;"
-        f" ceiling {fixed(100 * results['ceiling']['test'], 1)}%, a coin gets one half. From"
+        f" ceiling {fixed(100 * results['ceiling']['test'], 1)}%, a coin gets one half. The row of"
+        f" MemTorch is plain, where software has {software}; so is the first one of broken chips."
+        " The last one is the headline's accuracy less the points that such chips lose. From"
         " [`figures/results.json`](figures/results.json), which the notebook writes."
     )
 

@@ -136,10 +136,12 @@ def facts_of(nb, networks, test, digits):
 
 
 def numbers():
-    """What the full run measured, in per cent, for the page's last line."""
-    steps = {step["id"]: step for step in read_json(FIGURES / "results.json")["steps"]}
+    """What the full run measured, in per cent, and images a chip, for the page's last line."""
+    results = read_json(FIGURES / "results.json")
+    steps = {step["id"]: step for step in results["steps"]}
     shown = ("software_erm", "software_backdoor_do", "broken_headline", "broken_hardened")
-    return {name: f"{100 * steps[name]['accuracy']['mean']:.1f}" for name in shown}
+    found = {name: f"{100 * steps[name]['accuracy']['mean']:.1f}" for name in shown}
+    return found | {"asked": f"{results['settings']['chip_images']}"}
 
 
 def page():

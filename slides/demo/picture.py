@@ -1,6 +1,7 @@
-"""Take slides/demo.png, what slides/demo.html shows as it opens: a slide's fallback.
+"""Take slides/demo.png and slides/demo.zh.png, what slides/demo.html shows as it opens in English
+and in Chinese: a slide's fallback.
 
-Started by `make demo` after the page is built; without Chromium the picture stays as it is.
+Started by `make demo` after the page is built; without Chromium the pictures stay as they are.
 """
 
 import base64
@@ -15,13 +16,14 @@ from tools.pictures import slim_png
 
 from .build import PAGE
 
-PICTURE = PAGE.with_suffix(".png")
+PICTURES = {"": PAGE.with_suffix(".png"), "#zh": PAGE.with_suffix(".zh.png")}  # by the address' end
 SIZE = {"width": 1280, "height": 720, "deviceScaleFactor": 1.5, "mobile": False}
 DRAWN = "return !!workers && !state.wanted.length && !workers.some(worker => worker.busy)"
 
 
-def picture():
-    """The PNG's bytes, when the whole curve is drawn; `RuntimeError` if there is no Chromium."""
+def picture(end):
+    """The PNG's bytes of the page at an address with this `end`, when the whole curve is drawn;
+    `RuntimeError` if there is no Chromium."""
     browsers = [path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))]
     driver = shutil.which("chromedriver")
     if not (browsers and driver):
@@ -35,7 +37,7 @@ def picture():
         browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
         try:
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", SIZE)
-            browser.get(PAGE.as_uri())
+            browser.get(PAGE.as_uri() + end)
             WebDriverWait(browser, 60).until(lambda b: b.execute_script(DRAWN))
             shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
         finally:
@@ -44,15 +46,16 @@ def picture():
 
 
 def main():
-    """Write the picture."""
-    try:
-        content = picture()
-    except RuntimeError as error:
-        print(f"{PICTURE.name} stays as it is: {error}")
-        return
-    with replacing(PICTURE) as temporary:
-        temporary.write_bytes(content)
-    print(f"{PICTURE.name}: {len(content) / 1e3:.0f} kB")
+    """Write the pictures."""
+    for end, path in PICTURES.items():
+        try:
+            content = picture(end)
+        except RuntimeError as error:
+            print(f"{path.name} stays as it is: {error}")
+            continue
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+        print(f"{path.name}: {len(content) / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
