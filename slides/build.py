@@ -584,7 +584,7 @@ def draw_joint(slide, results, words):
             tall = room * value / max(most, 0.05)
             bar = (x + (0.1 + 0.4 * place) * step, base - tall, 0.36 * step, max(tall, 0.01))
             add_shape(slide, MSO_SHAPE.RECTANGLE, bar, colour)
-            text = (x + (0.08 + 0.4 * place) * step, base - tall - 0.4, 0.42 * step, 0.4)
+            text = (x + (0.03 + 0.4 * place) * step, base - tall - 0.4, 0.5 * step, 0.4)
             shown = [f"{fixed(100 * value, 0)}%"]
             add_text(slide, shown, text, colour=colour, bold=True, align=PP_ALIGN.CENTER)
         add_text(slide, [rate], (x, base + 0.05, step, 0.5), align=PP_ALIGN.CENTER)
