@@ -67,6 +67,9 @@ def test_training_testing_and_chips_do_not_read_them(root, mnist):
     measured = nb.confirm(**asked)
     assert {"erm", "backdoor", "hardened"} <= set(measured)
     assert measured["chip_answers"] == 400 and 0.6 < measured["ceiling"] < 0.9
+    (ours,), (chip,) = measured["backdoor"], measured["hardened"]
+    assert ours["clean_do"] != measured["erm"][0]["clean_do"]
+    assert chip["lost_do"] == pytest.approx(50 * (ours["clean_do"] - chip["clean_do"]))
 
 
 def test_the_shipped_files_are_whole(nb):

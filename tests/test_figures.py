@@ -84,6 +84,17 @@ def test_red_and_green_are_the_digits(nb):
     assert users == {"draw_examples"}
 
 
+def test_steps_differ_within_a_group_only(nb):
+    """The first step of a group stands on images of its own, so nothing is subtracted from it."""
+    shares = {"software_a": 0.1, "software_b": 0.3, "memristors_a": 0.5, "broken_a": 0.4}
+    shares["broken_b"] = 0.2
+    steps = [{"id": n, "title": "wires", "accuracy": nb.summary([x])} for n, x in shares.items()]
+    figure = nb.draw_accuracy_of_every_step({"steps": steps, "ceiling": {"test": 0.75}})
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    told = texts[texts.index("difference") + 1 :][: len(steps) + 3]
+    assert told == ["", "", "+20.0", "", "", "", "", "−20.0"]
+
+
 def test_rows_of_dots_show_what_was_found(nb):
     """Each run a dot in its row, the mean in per cent beside it below the series' name, a level at
     its place; a row without runs stays empty."""

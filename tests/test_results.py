@@ -200,6 +200,10 @@ def test_headline_is_what_held_out_images_chose(results):
 def test_refutations_say_what_was_found(results):
     """Each holds if and only if the found mean lies in what was predicted."""
     assert len(results["refutations"]) == 3
+    software, (shuffled, *averaged) = results["software"], results["refutations"]
+    assert shuffled["found"] == software["strata_shuffled"]["accuracy"]
+    for row, name in zip(averaged, ("strata_coin", "strata_half"), strict=True):
+        assert row["found"] == software[name]["accuracy_do"]
     for row in results["refutations"]:
         assert row["holds"] == (row["low"] <= row["found"]["mean"] <= row["high"]), row["title"]
 
