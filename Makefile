@@ -5,7 +5,7 @@ PYTHON ?= python3
 PROFILE ?= full
 FRESH ?=
 NO_COMPILER ?=
-# The notebook's first code cell and requirements.txt name the same version (a test compares).
+# The notebook and requirements.txt name the same version (a test compares).
 MEMTORCH = memtorch-cpu==1.1.6
 
 VENV = .venv/bin/python

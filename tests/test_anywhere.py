@@ -156,8 +156,8 @@ def test_versions_that_were_not_tried_are_named(nb, monkeypatch):
         assert [" ".join(sentence.split()[:2]) for sentence in nb.not_tried()] == said
 
 
-def test_the_stand_in_is_installed_by_the_notebooks_first_cells():
-    """Which need nothing that is not there yet: `make run NO_COMPILER=1` executes them."""
+def test_the_stand_in_is_installed_by_cells_that_need_no_package():
+    """Nothing that is not there yet: `make run NO_COMPILER=1` executes them."""
     code = f"import sys\nsys.path[0] = {str(ROOT)!r}\n{install.STAND_IN.rpartition('names[')[0]}"
     code += (
         "assert 'torch' not in sys.modules and names['stand_in']() and names['install_memtorch']"
@@ -230,7 +230,7 @@ def slow(number, root="data"):
     time.sleep(number / 2)
     return {"y": number}
 
-values = compute("s", {f"t {k}": (slow, {"number": k}) for k in (0, 1, 2, 3)})
+values = run_tasks("s", {f"t {k}": (slow, {"number": k}) for k in (0, 1, 2, 3)}, ledger)
 sorted(value["y"] for value in values.values())
 """
 
@@ -278,7 +278,7 @@ class Kernel:
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory, shared_root):
     """One that was started above the notebook's folder, among odd settings; with the notebook's
-    cells up to its set-up and the definitions up to the data set, each below `%%time`."""
+    set-up, then definitions up to tasks, each below `%%time`."""
     above = tmp_path_factory.mktemp("one above 上")
     home = above / "project"
     (link_mnist(home / "data") / "ColoredMNIST").symlink_to(shared_root / "ColoredMNIST")
@@ -294,9 +294,10 @@ def kernel(tmp_path_factory, shared_root):
             continue
         outputs = kernel.run("%%time\n" + source.replace('"full"', '"quick"', 1))
         assert not [content for kind, content in outputs if kind == "error"]
-        is_set_up |= "prepare_folders(" in source and not tags
-        if "class ColoredMNIST(" in source:
+        is_set_up |= "profile = " in source and not tags
+        if "def run_tasks(" in source:
             break
+    kernel.said("enter_project(); prepare_folders('data', 'figures')")
     yield kernel
     kernel.client.stop_channels()
     kernel.manager.shutdown_kernel(now=True)
@@ -318,6 +319,14 @@ def test_surroundings_change_no_figure(kernel, nb):
     differ = {name for name, value in json.loads(found).items() if value != expected[name]}
     assert differ <= {"backend", "interactive"}
     assert expected["axes.facecolor"] == "white" and expected["axes.titlelocation"] == "left"
+
+
+@pytest.mark.slow
+def test_data_and_tasks_need_no_memtorch(kernel):
+    """The first digits are seen before it is built."""
+    assert kernel.said("print({'torch', 'memtorch', 'memtorch_bindings'} & {*sys.modules})") == (
+        "{'torch'}\n"
+    )
 
 
 LOADER = """

@@ -160,7 +160,7 @@ def test_impossible_generators_are_refused(nb):
 
 def test_impossible_holding_out_is_refused(nb, environments):
     """A share is a proportion, a seed a whole number."""
-    some = {"train1": environments["train1"].first(10)}
+    some = {"train1": environments["train1"][:10]}
     for share in (-0.1, 1.1, NAN):
         with pytest.raises(ValueError, match="share"):
             nb.hold_out(some, share, 0)
@@ -234,9 +234,9 @@ def test_impossible_profiles_are_named(nb):
 
 def test_impossible_training_is_refused(nb, environments):
     """What does not fit is named."""
-    some = environments["train1"].first(6)
+    some = environments["train1"][:6]
     recipe, given = nb.Recipe(environments=("train1",), images=6, examples=6), {"train1": some}
-    for changed in ({}, {"train1": some.first(0)}):
+    for changed in ({}, {"train1": some[:0]}):
         with pytest.raises(ValueError, match="train1"):
             nb.train(recipe, [changed], [0], device="cpu")
     for seed in (-1, 1.5):

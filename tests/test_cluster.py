@@ -30,7 +30,7 @@ for root, CLUSTER in (("here", ""), ("there", sys.argv[2]), ("bereft", sys.argv[
         )
         for k in range({TASKS})
     }}
-    print(json.dumps(list(run_tasks("cluster", tasks, globals(), []).values())), flush=True)
+    print(json.dumps(list(run_tasks("cluster", tasks, []).values())), flush=True)
 """
 )
 

@@ -20,7 +20,7 @@ def test_only_the_last_computing_section_names_them():
     cell computes after it. (Other ways to MNIST's test digits: torchvision's `train=False`.)"""
     cells = list(by_section(nbformat.read(NOTEBOOK, as_version=4).cells))
     cells = [(heading, cell) for heading, cell in cells if cell.cell_type == "code"]
-    computing = [heading for heading, cell in cells if re.search(r"\bcompute\(", cell.source)]
+    computing = [heading for heading, cell in cells if re.search(r"\brun_tasks\(", cell.source)]
     assert computing[-1] == "10 Confirmation" != computing[-2]
     here = [cell for heading, cell in cells if heading == "10 Confirmation"]
     elsewhere = [cell.source for heading, cell in cells if heading != "10 Confirmation"]

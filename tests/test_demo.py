@@ -181,7 +181,7 @@ def test_digits_are_of_the_test_environment(mnist, environments):
     shown = np.frombuffer(gzip.decompress(base64.b64decode(packed)), np.uint8)
     assert torch.equal(torch.from_numpy(shown.copy()).view(-1, 28, 28), mnist[0][40_000:40_500])
     facts = json.loads(re.search(r'id="facts">(.*?)<', PAGE)[1])
-    test = environments["test"].first(500)
+    test = environments["test"][:500]
     assert facts["labels"] == test.labels.tolist() and facts["red"] == test.is_red.tolist()
     assert mnist[1][40_000:][facts["row"]].tolist() == list(range(10))
 

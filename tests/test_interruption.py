@@ -27,7 +27,7 @@ first = Recipe(method="strata", images=400, examples=512, flip_rate=LABEL_NOISE)
 chain = {"first": (first, None, 0), "backdoor": (replace(first, flip_rate=0.0), "first", 2)}
 ledger, seeds = [], [seed_for(0, k) for k in range(3)]
 values = [
-    run_tasks(section, tasks, globals(), ledger)
+    run_tasks(section, tasks, ledger)
     for section, tasks in (
         ("train", training_tasks({"chain": chain}, seeds)),
         ("test", testing_tasks({"first": "CNN", "backdoor": "CNN"}, 3, 500)),

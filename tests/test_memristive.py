@@ -506,7 +506,7 @@ def test_conversion_follows_the_config(nb):
     config = nb.MemristorConfig(r_on=2e4, r_off=1e6, adc_resolution=6, tile_shape=(8, 8))
     model = nb.to_memristive(small(), config)
     assert [type(layer) for layer in layers_of(model)] == [LAYERS[0]] * 2 + [LAYERS[1]] * 2
-    assert list(nb.named_memristive_layers(model)) == ["0", "2", "4", "6"]
+    assert list(nb.memristive_layers(model).values()) == ["0", "2", "4", "6"]
     for layer in layers_of(model):
         assert layer.scheme == memtorch.bh.Scheme.DoubleColumn and len(layer.crossbars) == 2
         assert (layer.quant_method, layer.ADC_resolution) == ("linear", 6)

@@ -481,7 +481,8 @@ def plain_loop(nb, chosen, environments, seed, start):
             images = torch.stack([grey * red, grey * ~red, 0 * grey], 1)
             broken = {}
             if any(chosen.stuck):
-                stuck = nb.drawn_proportions(chosen.stuck, random)
+                (low, high), share = chosen.stuck, torch.rand((), generator=random)
+                stuck = low * share**2, high * (1 - share)
                 matrices = [(n, p) for n, p in network.named_parameters() if n in bounds]
                 sizes = [p.numel() for _, p in matrices]
                 fates = torch.rand(2, sum(sizes), generator=random).split(sizes, 1)
@@ -844,7 +845,7 @@ def test_beliefs_by_hand(nb, monkeypatch):
     is_red = torch.tensor([True, False, True, False, True, False])
     shapes = torch.full((6, 28, 28), 9, dtype=torch.uint8)
     part = nb.Environment(nb.paint(shapes, is_red), labels, is_red)
-    pool = pool_of(nb, {"train1": part.first(3), "train2": part.at(slice(3, 6))}, method="strata")
+    pool = pool_of(nb, {"train1": part[:3], "train2": part[3:6]}, method="strata")
     clean = torch.tensor([[1 - share, share] for share in shares])
     monkeypatch.setattr(nb, "predict_do", lambda network, images: clean)
     pool.believe(None)
@@ -868,7 +869,7 @@ def test_a_student_teaches_itself(nb, tmp_path, monkeypatch, single):
         assert torch.equal(told, classes_believed(nb, network, whole))
         asked.append(copy.deepcopy(network))
 
-    larger, _ = nb.hold_out({n: part.first(50) for n, part in parts.items()}, nb.HELD_OUT, 7)
+    larger, _ = nb.hold_out({n: part[:50] for n, part in parts.items()}, nb.HELD_OUT, 7)
     whole = nb.joined(list(larger.values()))
     monkeypatch.setattr(nb.Pool, "believe", watched)
     nb.train_networks(stages, {0: 7}, tmp_path)
@@ -951,15 +952,6 @@ def test_beliefs_are_those_of_the_averaged_weights(nb):
         assert torch.equal(asked, 2 * network.state_dict()[name]), name
 
 
-def test_one_thread_and_then_as_many_as_before(nb):
-    """Also if what computes fails."""
-    torch.set_num_threads(2)
-    with contextlib.suppress(KeyError), nb.one_thread():
-        assert torch.get_num_threads() == 1
-        raise KeyError
-    assert torch.get_num_threads() == 2
-
-
 def test_grey_images_are_answered_as_painted_ones(nb):
     """Reds first, all of them or none, by each kind of network; and what the first layer makes of
     one colour alone lies channels last, or the next layer would take three times as long."""
@@ -1013,8 +1005,8 @@ def test_clipping_keeps_to_the_first_weights(nb):
 def test_proportions_of_stuck_devices_in_a_step(nb):
     """Within what is asked for, the mean of a square at low resistance (a third of the most) and of
     a uniform number at high (half); many of one mean few of the other."""
-    random = torch.Generator().manual_seed(0)
-    drawn = torch.stack([nb.drawn_proportions((0.45, 0.06), random) for _ in range(4_000)])
+    asked = recipe(nb, clip=1.0, stuck=(0.45, 0.06)), 0, 1, 1, torch.Generator().manual_seed(0)
+    drawn = torch.stack([nb.scheduled(*asked)["stuck"] for _ in range(4_000)])
     low, high = drawn.T
     assert 0 <= low.min() < 0.01 and 0.44 < low.max() <= 0.45
     assert 0 <= high.min() and high.max() <= 0.06
@@ -1085,7 +1077,7 @@ def test_balanced_accuracy_repeats_the_rarer_label(nb):
 def test_the_line_in_e_mixes_its_ends(nb, environments):
     """Answers in each colour's own way: on images whose colour contradicts the label in a share e,
     accuracy is (1 - e) of one end and e of the other, to five standard errors."""
-    part, random = environments["test"].first(5_000), torch.Generator().manual_seed(0)
+    part, random = environments["test"][:5_000], torch.Generator().manual_seed(0)
     wrong = torch.rand(2, 5_000, generator=random) < torch.tensor([[0.1], [0.3]])
     red = torch.where(wrong[0], 1 - part.labels, part.labels) * (torch.arange(5_000) % 3 > 0)
     answers = {"red": red, "green": torch.where(wrong[1], 1 - part.labels, 1)}
@@ -1208,8 +1200,8 @@ def test_a_resumed_run_equals_a_fresh_one(nb, here, monkeypatch):
             for name in lost:
                 (here / folder / "data" / name).unlink()
             ledger = []
-            values = nb.run_tasks("a", training, vars(nb), ledger)
-            values |= nb.run_tasks("b", testing, vars(nb), ledger)
+            values = nb.run_tasks("a", training, ledger)
+            values |= nb.run_tasks("b", testing, ledger)
             answers.append(values)
             made = sum(2 - row["kept"] for row in ledger)
             assert made == (len(lost) or 4)
@@ -1220,25 +1212,25 @@ def test_a_resumed_run_equals_a_fresh_one(nb, here, monkeypatch):
     assert answers[0]["test net"] != answers[0]["test net-1"]
 
 
-def test_results_of_other_code_or_arguments_are_stale(nb, here, capsys):
+def test_results_of_other_code_or_arguments_are_stale(nb, here, monkeypatch, capsys):
     """Another argument, or another definition when tasks start: computed again. Each task that ends
     says so."""
-    calls, namespace = [], {"__name__": "a module", "RATE": 1}
+    calls = []
 
     def double(x):
         calls.append(x)
         return {"y": 2 * x, "images_trained": 3, "chip_answers": x}
 
-    def kept(x, **changes):
+    def kept(x, rate=1):
         ledger = []
-        namespace.update(changes)
+        monkeypatch.setattr(nb, "RATE", rate, raising=False)
         tasks = {"a": (double, {"x": x}), "b": (double, {"x": 9})}
-        values = nb.run_tasks("s", tasks, namespace, ledger)
+        values = nb.run_tasks("s", tasks, ledger)
         assert values["a"]["y"] == 2 * x and values["b"]["y"] == 18
         assert (ledger[0]["images_trained"], ledger[0]["chip_answers"]) == (6, x + 9)
         return ledger[0]["kept"]
 
-    assert [kept(1), kept(1), kept(2), kept(2, RATE=3), kept(2)] == [0, 2, 1, 0, 2]
+    assert [kept(1), kept(1), kept(2), kept(2, 3), kept(2, 3)] == [0, 2, 1, 0, 2]
     assert calls == [1, 9, 2, 2, 9]
     assert capsys.readouterr().out.count("[2/2] b") == 5
 

@@ -11,14 +11,16 @@ from .files import NOTEBOOK
 TAGS = {"parameters", "definitions"}
 
 
-def execute_definitions(path, namespace, cells=None):
-    """Execute a notebook's cells of these tags, or those among its first `cells`, in a namespace;
-    tracebacks show their lines."""
+def execute_definitions(path, namespace, beginning=""):
+    """Execute a notebook's cells of these tags, or those `beginning` so, in a namespace; tracebacks
+    show their lines."""
     path = Path(path)
-    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"][:cells]):
-        if cell["cell_type"] != "code" or not TAGS & set(cell["metadata"].get("tags", ())):
-            continue
+    for index, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         source, name = "".join(cell["source"]), f"<{path.name} cell {index}>"
+        if cell["cell_type"] != "code" or not source.startswith(beginning):
+            continue
+        if not TAGS & set(cell["metadata"].get("tags", ())):
+            continue
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
         exec(compile(source, name, "exec", dont_inherit=True), namespace)
 

@@ -110,11 +110,11 @@ def install_wheel():
     run(*PIP, "install", "-q", "--no-deps", "--force-reinstall", wheel)
 
 
-# The notebook's own function, of its first cells.
+# The notebook's own function, which needs nothing that is not there yet.
 STAND_IN = """
 from tools.definitions import NOTEBOOK, execute_definitions
 names = {"__name__": "stand_in"}
-execute_definitions(NOTEBOOK, names, cells=4)
+execute_definitions(NOTEBOOK, names, beginning="# Installing")
 names["install_memtorch"](compiled=False)
 """
 

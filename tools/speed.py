@@ -18,6 +18,7 @@ def main():
     parser.add_argument("--images", type=int, default=256)
     count = parser.parse_args().images
     notebook = load_notebook()
+    torch.set_num_threads(1)  # as in workers
     torch.manual_seed(0)
     shapes = torch.randint(0, 256, (count, 28, 28), dtype=torch.uint8)
     images = notebook.paint(shapes, torch.arange(count) % 2 == 0).float() / 255

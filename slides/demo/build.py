@@ -149,7 +149,7 @@ def page():
     nb = load_notebook()
     networks = load_networks(nb)
     images, digits = nb.load_mnist(ROOT / "data")
-    test = nb.make_environments(images, digits, nb.SEED)["test"].first(DIGITS)
+    test = nb.make_environments(images, digits, nb.SEED)["test"][:DIGITS]
     digits = digits[2 * nb.ENVIRONMENT_SIZE :][:DIGITS]
     shapes = test.images.amax(1).numpy()
     parts = {
