@@ -159,9 +159,13 @@ def test_versions_that_were_not_tried_are_named(nb, monkeypatch):
 def test_the_stand_in_is_installed_by_cells_that_need_no_package():
     """Nothing that is not there yet: `make run NO_COMPILER=1` executes them."""
     code = f"import sys\nsys.path[0] = {str(ROOT)!r}\n{install.STAND_IN.rpartition('names[')[0]}"
-    code += (
-        "assert 'torch' not in sys.modules and names['stand_in']() and names['install_memtorch']"
-    )
+    code += """
+import builtins, dis
+assert "torch" not in sys.modules and names["stand_in"]()
+steps = dis.get_instructions(names["install_memtorch"])
+used = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
+assert "pip" in used and used <= names.keys() | vars(builtins).keys(), used
+"""
     subprocess.run([sys._base_executable, "-c", code], check=True)
 
 
